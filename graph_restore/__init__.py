@@ -1,0 +1,65 @@
+"""Brings TensorFlow 1 models back: reads their graphs and checkpoints, restores and freezes them.
+
+Reading, restoring, freezing and exporting never import TensorFlow; the live part does, on first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from graph_restore.api import export as export
+    from graph_restore.api import load as load
+    from graph_restore.checkpoint import Checkpoint as Checkpoint
+    from graph_restore.checkpoint import latest_checkpoint as latest_checkpoint
+    from graph_restore.checkpoint import load_checkpoint as load_checkpoint
+    from graph_restore.errors import CheckpointNotFoundError as CheckpointNotFoundError
+    from graph_restore.errors import CorruptionError as CorruptionError
+    from graph_restore.errors import FormatError as FormatError
+    from graph_restore.errors import FreezeError as FreezeError
+    from graph_restore.errors import GraphRestoreError as GraphRestoreError
+    from graph_restore.errors import GraphRestoreWarning as GraphRestoreWarning
+    from graph_restore.errors import NodeNotFoundError as NodeNotFoundError
+    from graph_restore.errors import RestoreError as RestoreError
+    from graph_restore.errors import TensorFlowRequiredError as TensorFlowRequiredError
+    from graph_restore.errors import TensorNotFoundError as TensorNotFoundError
+    from graph_restore.errors import UnsupportedFormatError as UnsupportedFormatError
+    from graph_restore.graph import Graph as Graph
+    from graph_restore.model import Model as Model
+    from graph_restore.runtime.restore_graph import restore_graph as restore_graph
+    from graph_restore.runtime.variables import RestoredVariable as RestoredVariable
+    from graph_restore.tensors import LazyTensor as LazyTensor
+    from graph_restore.transforms.freeze import freeze as freeze
+    from graph_restore.transforms.restore import restore as restore
+    from graph_restore.variables import Variable as Variable
+
+# public name -> module; imported on first use, so that `import graph_restore` costs next to nothing
+_MODULES = {
+    "export": "api", "load": "api",
+    "load_checkpoint": "checkpoint", "latest_checkpoint": "checkpoint", "Checkpoint": "checkpoint",
+    "restore": "transforms.restore", "freeze": "transforms.freeze",
+    "restore_graph": "runtime.restore_graph", "RestoredVariable": "runtime.variables",
+    "Graph": "graph", "LazyTensor": "tensors", "Model": "model", "Variable": "variables",
+    "GraphRestoreError": "errors", "FormatError": "errors", "CorruptionError": "errors",
+    "UnsupportedFormatError": "errors", "CheckpointNotFoundError": "errors", "TensorNotFoundError": "errors",
+    "NodeNotFoundError": "errors", "RestoreError": "errors", "FreezeError": "errors",
+    "TensorFlowRequiredError": "errors", "GraphRestoreWarning": "errors",
+}  # fmt: skip
+
+__all__ = sorted(_MODULES)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_MODULES])

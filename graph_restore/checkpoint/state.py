@@ -1,0 +1,83 @@
+"""The text file named `checkpoint` in a run directory: which checkpoints a Saver wrote there, and the newest.
+
+    model_checkpoint_path: "model.ckpt-1000"
+    all_model_checkpoint_paths: "model.ckpt-1000"       (oldest first)
+
+A CheckpointState in protobuf's text format; relative paths start at the file's directory. Written by
+tensorflow/python/checkpoint/checkpoint_management.py. Old Savers wrote absolute paths, which die when a run is moved.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from graph_restore.errors import FormatError
+
+STATE_NAME = "checkpoint"
+_MAX_SIZE = 16 << 20
+_FIELD = re.compile(rb"""(\w+)\s*:\s*((?:"(?:[^"\\\n]|\\.)*"\s*|'(?:[^'\\\n]|\\.)*'\s*)+|[^\s"']+)""")
+_STRING = re.compile(rb""""((?:[^"\\\n]|\\.)*)"|'((?:[^'\\\n]|\\.)*)'""")
+_ESCAPE = re.compile(rb"\\([0-7]{1,3}|[xX][0-9a-fA-F]{1,2}|.)", re.DOTALL)
+_PLAIN = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"a": b"\a", b"b": b"\b", b"f": b"\f", b"v": b"\v"}
+
+
+@dataclass(frozen=True)
+class CheckpointState:
+    """The paths as they are recorded: the newest checkpoint, and all of them, oldest first."""
+
+    newest: str
+    all: tuple[str, ...]
+
+
+def is_state_file(path: str) -> bool:
+    """Whether the file at `path` looks like a state file."""
+    if not os.path.isfile(path):
+        return False
+    with open(path, "rb") as file:
+        start = file.read(4096)
+    fields = rb"\s*(?:#[^\n]*\n\s*)*(?:all_)?model_checkpoint_(?:path|timestamp)s?\s*:"
+    return re.match(fields, start) is not None
+
+
+def read_state(path: str) -> CheckpointState:
+    """The paths recorded in a state file; FormatError when it names no newest checkpoint."""
+    with open(path, "rb") as file:
+        data = file.read(_MAX_SIZE)
+    newest, recorded = "", []
+    for line in data.splitlines():
+        for name, value in _FIELD.findall(line if not line.lstrip().startswith(b"#") else b""):
+            if name == b"model_checkpoint_path":
+                newest = _text(value)
+            elif name == b"all_model_checkpoint_paths":
+                recorded.append(_text(value))
+    if not newest:
+        raise FormatError(
+            "a checkpoint state file that names no checkpoint", path=path, expected='model_checkpoint_path: "..."'
+        )
+    return CheckpointState(newest, tuple(recorded))
+
+
+def places(recorded: str, directory: str) -> Iterator[str]:
+    """Where a recorded path may lie now: as recorded, then beside the state file, then ever deeper below it."""
+    parts = [part for part in re.split(r"[/\\]", recorded) if part not in ("", ".")]
+    yield recorded if os.path.isabs(recorded) else os.path.join(directory, recorded)
+    for depth in range(1, len(parts) + 1):
+        if ".." not in parts[-depth:]:
+            yield os.path.join(directory, *parts[-depth:])
+
+
+def _text(value: bytes) -> str:
+    pieces = [one or other for one, other in _STRING.findall(value)]
+    return b"".join(_ESCAPE.sub(_unescape, piece) for piece in pieces).decode("utf-8", "surrogateescape")
+
+
+def _unescape(match: re.Match[bytes]) -> bytes:
+    code = match[1]
+    if code[:1] in b"01234567":
+        return bytes([int(code, 8) & 0xFF])
+    if code[:1] in b"xX" and len(code) > 1:
+        return bytes([int(code[1:], 16)])
+    return _PLAIN.get(code, code)

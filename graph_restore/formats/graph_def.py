@@ -1,0 +1,125 @@
+"""Binary GraphDefs, and the messages that hold them, read without their large constants.
+
+The wire format is walked by field; what is small is given to protobuf, and each Const value above a few kilobytes is
+cut out and left in the file:
+
+    SavedModel.meta_graphs(2) > MetaGraphDef.graph_def(2) > GraphDef.node(1) or .library(2).function(1).node_def(3)
+      > NodeDef.attr(5) "value" > AttrValue.tensor(8) > TensorProto
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from graph_restore import protos
+from graph_restore.errors import CorruptionError, FormatError, UnsupportedFormatError
+from graph_restore.storage.coding import BYTES, Field, Window, encode_header
+from graph_restore.storage.source import Source
+from graph_restore.tensor_proto import encode_head, scan_tensor_proto
+from graph_restore.tensors import LazyTensor
+
+PAYLOAD_FROM = 4096  # bytes; a smaller TensorProto stays in its node
+
+_INNER = {
+    "SavedModel": {2: "MetaGraphDef"},
+    "MetaGraphDef": {2: "GraphDef"},
+    "GraphDef": {1: "NodeDef", 2: "FunctionDefLibrary"},
+    "FunctionDefLibrary": {1: "FunctionDef"},
+    "FunctionDef": {3: "NodeDef"},
+    "NodeDef": {5: "AttrEntry"},
+    "AttrEntry": {2: "AttrValue"},
+    "AttrValue": {8: "TensorProto"},
+}
+
+
+@dataclass
+class Scanned:
+    """A parsed message whose large constants were cut out.
+
+    `payloads` are keyed by (number of the MetaGraphDef in a SavedModel, function name or "", node name).
+    """
+
+    message: Any
+    payloads: dict[tuple[int, str, str], LazyTensor] = field(default_factory=dict)
+
+    def of_graph(self, number: int = 0) -> dict[tuple[str, str], LazyTensor]:
+        """The payloads of one graph, as Graph takes them."""
+        return {(function, node): value for (graph, function, node), value in self.payloads.items() if graph == number}
+
+
+def scan(source: Source, kind: str, offset: int = 0, length: int | None = None) -> Scanned:
+    """The message of type `kind` ("GraphDef", "MetaGraphDef", "SavedModel") in a stretch of `source`.
+
+    FormatError when the bytes are no such message.
+    """
+    end = source.size if length is None else offset + length
+    scanner = _Scanner(source)
+    small = scanner.remainder(kind, offset, end)
+    message_class = getattr(protos, kind)
+    try:
+        return Scanned(message_class.FromString(small), scanner.payloads)
+    except Exception as error:  # protobuf's DecodeError has no public base that all its implementations share
+        raise FormatError(f"not a {kind}: {error}", path=source.name, offset=offset) from None
+
+
+class _Scanner:
+    """Walks a message; remembers in which graph, function and node it is."""
+
+    def __init__(self, source: Source) -> None:
+        self._window = Window(source)
+        self.payloads: dict[tuple[int, str, str], LazyTensor] = {}
+        self._graph = -1
+        self._function = self._node = ""
+
+    def remainder(self, kind: str, offset: int, end: int) -> bytes:
+        """The message of this kind without the constants that were cut out of it."""
+        if kind == "MetaGraphDef" or (kind == "GraphDef" and self._graph < 0):
+            self._graph += 1
+        if end - offset <= PAYLOAD_FROM:
+            return self._window.bytes_at(offset, end - offset)
+        if kind == "TensorProto":
+            return self._cut(offset, end)
+        fields = list(self._window.fields(offset, end)) if kind != "GraphDef" else self._window.fields(offset, end)
+        if isinstance(fields, list) and not self._enter(kind, fields):
+            return self._window.bytes_at(offset, end - offset)
+        content = b"".join(self._field(kind, item) for item in fields)
+        if kind == "FunctionDef":
+            self._function = ""
+        return content
+
+    def _field(self, kind: str, item: Field) -> bytes:
+        inner = _INNER[kind].get(item.number) if item.wire_type == BYTES else None
+        if inner is None or (item.length <= PAYLOAD_FROM and inner != "MetaGraphDef"):
+            return self._window.bytes_at(item.start, item.end - item.start)
+        content = self.remainder(inner, item.offset, item.end)
+        return encode_header(item.number, len(content)) + content
+
+    def _enter(self, kind: str, fields: list[Field]) -> bool:
+        """Note the name of the node or function whose fields these are; False when it holds no value to cut."""
+        if kind == "NodeDef":
+            self._node = self._text(fields, 1)
+        elif kind == "FunctionDef":
+            signature = next((item for item in fields if item.number == 1), None)
+            self._function = (
+                self._text(list(self._window.fields(signature.offset, signature.end)), 1) if signature else ""
+            )
+        elif kind == "AttrEntry":
+            return self._text(fields, 1) == "value"
+        return True
+
+    def _text(self, fields: list[Field], number: int) -> str:
+        for item in fields:
+            if item.number == number and item.wire_type == BYTES:
+                return self._window.bytes_at(item.offset, item.length).decode("utf-8", "replace")
+        return ""
+
+    def _cut(self, offset: int, end: int) -> bytes:
+        try:
+            tensor = scan_tensor_proto(self._node, self._window.source, offset, end)
+        except CorruptionError:
+            raise
+        except UnsupportedFormatError:  # a resource handle or variant: nothing to stream, and protobuf can hold it
+            return self._window.bytes_at(offset, end - offset)
+        self.payloads[(max(self._graph, 0), self._function, self._node)] = tensor
+        return encode_head(tensor)

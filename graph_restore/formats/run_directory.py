@@ -1,0 +1,41 @@
+"""A training run's directory: which of its files is the graph, and which the checkpoint."""
+
+from __future__ import annotations
+
+import os
+
+from graph_restore.checkpoint import latest_checkpoint
+from graph_restore.errors import FormatError
+from graph_restore.formats.event_file import newest_event_file
+
+GRAPH_NAMES = ("graph.pbtxt", "graph.pb")
+
+
+def find_graph(folder: str) -> tuple[str, str | None]:
+    """(path of the graph file, prefix of the newest checkpoint or None) of a run directory.
+
+    The graph is the `.meta` of the newest checkpoint, else `graph.pbtxt`, else the newest event file, else the only
+    model file there is; FormatError that lists what the directory holds when there is none.
+    """
+    prefix = latest_checkpoint(folder)
+    candidates = [prefix + ".meta"] if prefix is not None else []
+    candidates += [os.path.join(folder, name) for name in GRAPH_NAMES]
+    events = newest_event_file(folder)
+    candidates += [events] if events is not None else []
+    candidates += _only_graph_file(folder)
+    path = next((candidate for candidate in candidates if os.path.isfile(candidate)), None)
+    if path is None:
+        listed = ", ".join(sorted(os.listdir(folder))[:12]) or "nothing"
+        raise FormatError(
+            "no graph in this directory; pass the .meta, .pb, .pbtxt or event file itself",
+            path=folder,
+            expected="saved_model.pb, export.meta, a checkpoint with its .meta, graph.pbtxt or an event file",
+            found=listed,
+        )
+    return path, prefix
+
+
+def _only_graph_file(folder: str) -> list[str]:
+    """The one file with a graph's suffix, when there is just one: then it cannot be the wrong one."""
+    names = [name for name in sorted(os.listdir(folder)) if name.endswith((".meta", ".pb", ".pbtxt"))]
+    return [os.path.join(folder, names[0])] if len(names) == 1 else []

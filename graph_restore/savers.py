@@ -1,0 +1,131 @@
+"""The savers in a graph: which checkpoint key belongs to which variable, read off the save and restore ops.
+
+    Const tensor_names, shape_and_slices -> RestoreV2 -> (Identity, Reshape ...) -> Assign -> variable     restore side
+    variable (or a read of it) -> SaveV2 <- Const tensor_names, shape_and_slices                           save side
+
+The names in these Consts stay true when the graph's own names were changed (imported under a prefix), and they are
+the only place where custom names and slices stand in a bare GraphDef. Ops: tensorflow/core/ops/io_ops.cc.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from graph_restore.errors import FormatError
+from graph_restore.graph import Graph
+from graph_restore.names import is_control, parse_tensor_name, tensor_name
+from graph_restore.slices import TensorSlice
+from graph_restore.variables import VARIABLE_OPS, SaverEntry, SaverMap
+
+_SEEN_THROUGH = {
+    "Identity", "RefIdentity", "ReadVariableOp", "Enter", "RefEnter", "Switch", "RefSwitch", "Exit", "RefExit", "Cast",
+    "Reshape", "StopGradient",
+}  # fmt: skip
+_VALUE_CARRIERS = {"Identity", "Reshape", "Cast", "Bitcast", "Squeeze", "ExpandDims"}
+RESTORE_OPS = {"RestoreV2", "Restore", "RestoreSlice"}
+SAVE_OPS = {"SaveV2": 3, "SaveSlices": 3, "Save": 2}  # op: position of the first tensor saved
+ASSIGN_OPS = {"Assign", "AssignVariableOp"}
+
+
+def find_savers(graph: Graph, saver_def: Any = None) -> list[SaverMap]:
+    """Every saver of the graph, the one `saver_def` names first, then by the number of keys, most first."""
+    entries: dict[str, dict[tuple[str, str | None, TensorSlice | None], SaverEntry]] = {}
+    for node in graph.graph_def.node:
+        found = _restored(graph, node) if node.op in RESTORE_OPS else _saved(graph, node) if node.op in SAVE_OPS else ()
+        for entry in found:
+            known = entries.setdefault(_filename_tensor(graph, node), {})
+            identity = (entry.key, entry.variable, entry.slice)
+            if identity not in known or known[identity].authority == "save op":
+                known[identity] = entry
+    named = parse_tensor_name(saver_def.filename_tensor_name)[0] if saver_def is not None else None
+    savers = [
+        SaverMap(filename, tuple(known.values()), parse_tensor_name(filename)[0] == named)
+        for filename, known in entries.items()
+    ]
+    return sorted(savers, key=lambda saver: (not saver.is_meta_graphs, -len(saver.entries)))
+
+
+def variable_of(graph: Graph, name: str) -> str | None:
+    """The variable node that tensor `name` is, or is a plain read of; None if there is none."""
+    for _ in range(len(graph.nodes)):
+        node = graph.nodes.get(parse_tensor_name(name)[0])
+        if node is None:
+            return None
+        if node.op in VARIABLE_OPS:
+            return str(node.name)
+        if node.op not in _SEEN_THROUGH or not node.input or is_control(name):
+            return None
+        name = node.input[0]
+    return None
+
+
+def _restored(graph: Graph, node: Any) -> Iterator[SaverEntry]:
+    for index, (key, spec) in enumerate(_keys(graph, node)):
+        for target, through in _assigned(graph, node, index):
+            yield SaverEntry(key, variable_of(graph, target), spec, "restore op", through)
+
+
+def _saved(graph: Graph, node: Any) -> Iterator[SaverEntry]:
+    tensors = [name for name in node.input if not is_control(name)][SAVE_OPS[node.op] :]
+    for tensor, (key, spec) in zip(tensors, _keys(graph, node)):
+        yield SaverEntry(key, variable_of(graph, tensor), spec, "save op")
+
+
+def _keys(graph: Graph, node: Any) -> list[tuple[str, TensorSlice | None]]:
+    """(key, slice) of every tensor a save or restore op names; empty when the names are no constants."""
+    names = graph.constant(node.input[1]) if len(node.input) > 1 else None
+    if names is None:
+        return []
+    keys = [name.decode("utf-8", "replace") for name in names.ravel().tolist() if isinstance(name, bytes)]
+    has_specs = node.op in ("RestoreV2", "RestoreSlice", "SaveV2", "SaveSlices") and len(node.input) > 2
+    specs = graph.constant(node.input[2]) if has_specs else None
+    if specs is None:
+        return [(key, None) for key in keys]
+    return [(key, _slice(spec)) for key, spec in zip(keys, specs.ravel().tolist())]
+
+
+def _slice(spec: Any) -> TensorSlice | None:
+    """A `shape_and_slices` entry; one that covers the whole tensor is no slice."""
+    try:
+        box = TensorSlice.parse(spec.decode() if isinstance(spec, bytes) else "")
+    except (FormatError, UnicodeDecodeError):
+        return None  # V1 savers write such texts for whole tensors of unknown shape
+    return None if box is None or box.whole else box
+
+
+def _assigned(graph: Graph, node: Any, index: int) -> Iterator[tuple[str, str]]:
+    """(target tensor, assigning node) of every Assign that output `index` of a restore op reaches."""
+    waiting, seen = [(node.name, index)], set()
+    while waiting:
+        source = waiting.pop()
+        if source in seen:
+            continue
+        seen.add(source)
+        for consumer, position in graph.consumers.get(source[0], ()):
+            if parse_tensor_name(consumer.input[position]) != source:
+                continue
+            if consumer.op in ASSIGN_OPS and position == 1:
+                yield consumer.input[0], consumer.name
+            elif consumer.op in _VALUE_CARRIERS and position == 0:
+                waiting.append((consumer.name, 0))
+
+
+def _filename_tensor(graph: Graph, node: Any) -> str:
+    """The tensor the file name comes from: a Const or placeholder, seen through the ops that make shard names."""
+    name = node.input[0] if node.input else ""
+    for _ in range(len(graph.nodes)):
+        source = graph.nodes.get(parse_tensor_name(name)[0])
+        if source is None or source.op not in ("ShardedFilename", "StringJoin", "Identity", "ShardedFilespec", "Add"):
+            break
+        inputs = [item for item in source.input if not is_control(item)]
+        if not inputs:
+            break
+        name = inputs[0]
+    return tensor_name(*parse_tensor_name(name)) if name else ""
+
+
+def restore_nodes(savers: list[SaverMap]) -> set[str]:
+    """The nodes that assign restored values, so that they are not taken for initializers."""
+    return {entry.restored_by for saver in savers for entry in saver.entries if entry.restored_by}
+

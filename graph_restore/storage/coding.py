@@ -1,0 +1,107 @@
+"""Varints and the protobuf wire format, walked without decoding what a field holds.
+
+    message := field*
+    field   := varint(number << 3 | type), then by type
+               0: varint    1: 8 bytes    2: varint length, that many bytes    5: 4 bytes
+    (3 and 4, groups, are not used by any message read here)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from graph_restore.errors import CorruptionError
+from graph_restore.storage.source import Source
+
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+_WINDOW = 1 << 16
+
+
+class Field(NamedTuple):
+    """One field of a message: where it starts (its tag), where its content lies, and a varint's value."""
+
+    number: int
+    wire_type: int
+    start: int
+    offset: int
+    length: int
+    value: int
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.length
+
+
+def encode_varint(value: int) -> bytes:
+    """`value` (0 to 2**64-1) as a base-128 varint."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def encode_header(number: int, length: int) -> bytes:
+    """The bytes before a length-delimited field's content."""
+    return encode_varint(number << 3 | BYTES) + encode_varint(length)
+
+
+def decode_varint(data: bytes, position: int, path: str = "<bytes>", base: int = 0) -> tuple[int, int]:
+    """(value, position after it) of the varint at `position`; CorruptionError past the end or past 10 bytes."""
+    value = shift = 0
+    for index in range(position, min(position + 10, len(data))):
+        byte = data[index]
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value & 0xFFFFFFFFFFFFFFFF, index + 1
+        shift += 7
+    raise CorruptionError("a varint does not end where it must", path=path, offset=base + position)
+
+
+class Window:
+    """A source read forward through a small window, so that a scan costs few system calls and little memory."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._start = 0
+        self._data = b""
+
+    def bytes_at(self, offset: int, length: int) -> bytes:
+        """`length` bytes at `offset`; CorruptionError when the source is shorter."""
+        begin = offset - self._start
+        if begin < 0 or begin + length > len(self._data):
+            if length > _WINDOW:
+                return self.source.pread(offset, length)
+            self._data = self.source.pread(offset, min(_WINDOW, max(length, self.source.size - offset)))
+            self._start, begin = offset, 0
+        return self._data[begin : begin + length]
+
+    def varint(self, offset: int, end: int) -> tuple[int, int]:
+        """(value, offset after it) of the varint at `offset`, which must stop before `end`."""
+        data = self.bytes_at(offset, min(10, max(0, end - offset)))
+        value, used = decode_varint(data, 0, self.source.name, offset)
+        return value, offset + used
+
+    def fields(self, offset: int, end: int) -> Iterator[Field]:
+        """Every field of the message in [offset, end); CorruptionError where it is no such message."""
+        while offset < end:
+            start = offset
+            tag, offset = self.varint(offset, end)
+            number, wire_type = tag >> 3, tag & 7
+            value = 0
+            content = offset
+            if wire_type == VARINT:
+                value, offset = self.varint(offset, end)
+                length = offset - content
+            elif wire_type == BYTES:
+                length, content = self.varint(offset, end)
+            else:
+                length = {FIXED64: 8, FIXED32: 4}.get(wire_type, -1)
+            if number == 0 or length < 0 or content + length > end:
+                raise CorruptionError(
+                    "not a protobuf message here", path=self.source.name, offset=start, found=f"tag {tag}"
+                )
+            offset = content + length
+            yield Field(number, wire_type, start, content, length, value)

@@ -1,0 +1,138 @@
+"""Files that appear whole or not at all, and bytes copied from file to file.
+
+Written under a temporary name beside the target, synced, then renamed: a failure leaves what was there before.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from types import TracebackType
+
+from graph_restore.storage.crc32c import checked_chunks
+from graph_restore.storage.extent import Extent
+
+_BUFFER = 1 << 18
+_SPLICE_FROM = 1 << 16  # shorter stretches are cheaper read and written with their neighbours
+_NO_COPY_FILE_RANGE = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM}
+
+Progress = Callable[[int], None]
+
+
+class AtomicFile:
+    """A file being written; it takes its name when the `with` block ends without an error.
+
+    `progress`, when given, is called with the number of bytes just written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], progress: Progress | None = None) -> None:
+        self.path = os.fspath(path)
+        self.size = 0
+        self._progress = progress or (lambda count: None)
+        self._buffer = bytearray()
+        folder, name = os.path.split(os.path.abspath(self.path))
+        self._descriptor, self._temporary = tempfile.mkstemp(prefix=f".{name[:100]}.", suffix=".tmp", dir=folder)
+        self._splices = hasattr(os, "copy_file_range")
+
+    def __enter__(self) -> AtomicFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._commit()
+        finally:
+            os.close(self._descriptor)
+            if os.path.exists(self._temporary):
+                os.unlink(self._temporary)
+
+    def write(self, data: bytes) -> None:
+        """Append `data`."""
+        self.size += len(data)
+        self._buffer += data
+        if len(self._buffer) >= _BUFFER:
+            self._flush()
+
+    def write_all(self, parts: Iterable[Extent | bytes]) -> None:
+        """Append pieces of bytes and stretches of other files, in order."""
+        for part in parts:
+            if isinstance(part, Extent):
+                self.splice(part)
+            else:
+                self.write(part)
+
+    def splice(self, extent: Extent) -> None:
+        """Append a stretch of another file, its checksum tested on the way; CorruptionError when it is wrong."""
+        source, check = extent.source, extent.checksum
+        exact = check is None or (check.offset, check.length) == (extent.offset, extent.length)
+        descriptor = source.fileno() if extent.length >= _SPLICE_FROM and exact and self._splices else None
+        if descriptor is None:
+            for chunk in extent.chunks():
+                self.write(chunk)
+            return
+        self._flush()
+        position, end = extent.offset, extent.offset + extent.length
+        if check is not None:
+            for chunk in checked_chunks(source, check.offset, check.length, check.masked_crc, check.what):
+                self._copy(descriptor, position, chunk)
+                position += len(chunk)
+        while position < end:
+            step = min(end - position, 1 << 24)
+            self._copy(descriptor, position, step if self._splices else source.pread(position, step))
+            position += step
+
+    def _copy(self, descriptor: int, offset: int, chunk: bytes | int) -> None:
+        """Append what lies at `offset` of another file; `chunk` is these bytes, or only their number."""
+        length = chunk if isinstance(chunk, int) else len(chunk)
+        done = self._copy_in_kernel(descriptor, offset, length) if self._splices else 0
+        while done < length:
+            rest = chunk[done:] if not isinstance(chunk, int) else os.pread(descriptor, length - done, offset + done)
+            done += os.write(self._descriptor, rest)
+        self.size += length
+        self._progress(length)
+
+    def _copy_in_kernel(self, descriptor: int, offset: int, length: int) -> int:
+        done = 0
+        try:
+            while done < length:
+                step = os.copy_file_range(descriptor, self._descriptor, length - done, offset + done)
+                if not step:
+                    break
+                done += step
+        except OSError as error:
+            if error.errno not in _NO_COPY_FILE_RANGE:
+                raise
+            self._splices = False
+        return done
+
+    def _flush(self) -> None:
+        view = memoryview(bytes(self._buffer))
+        self._buffer.clear()
+        while view:
+            count = os.write(self._descriptor, view)
+            self._progress(count)
+            view = view[count:]
+
+    def _commit(self) -> None:
+        self._flush()
+        os.fchmod(self._descriptor, _mode(self.path))
+        os.fsync(self._descriptor)
+        os.replace(self._temporary, self.path)
+        folder = os.open(os.path.dirname(os.path.abspath(self.path)), os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _mode(path: str) -> int:
+    """The permissions the file had, or those that `open` would give a new one."""
+    if os.path.exists(path):
+        return os.stat(path).st_mode & 0o777
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask

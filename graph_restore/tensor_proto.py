@@ -1,0 +1,183 @@
+"""TensorProto, the tensor inside a GraphDef: found in a file without being decoded, and written from a stream.
+
+A TensorProto holds its values as `tensor_content` (raw bytes, field 4) or in one typed list, packed or not; fewer
+values than the shape asks for mean that the last one repeats. See tensorflow/core/framework/tensor.proto.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graph_restore.dtypes import DataType, data_type, item_size, numpy_dtype
+from graph_restore.errors import CorruptionError, FormatError, UnsupportedFormatError
+from graph_restore.storage.coding import BYTES, FIXED32, FIXED64, VARINT, Field, Window, encode_header, encode_varint
+from graph_restore.storage.extent import Extent
+from graph_restore.storage.source import BytesSource, Source
+from graph_restore.tensors import ContentTensor, FilledTensor, LazyTensor, StringTensor, VarintTensor, lazy
+
+_DTYPE, _SHAPE, _CONTENT, _STRINGS = 1, 2, 4, 8
+FIXED_FIELDS = {5: "<f4", 6: "<f8", 9: "<f4", 12: "<f8", 18: "u1"}  # float, double, scomplex, dcomplex, float8
+VARINT_FIELDS = {7, 10, 11, 13, 16, 17}  # int, int64, bool, half, uint32, uint64
+_SCALAR_TYPES = {VARINT, FIXED32, FIXED64}
+_MAX_RANK = 254
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Bytes to be written: how many, and a function that gives them in order."""
+
+    length: int
+    parts: Callable[[], Iterator[Extent | bytes]]
+
+
+class ProtoStringTensor(StringTensor):
+    """Strings of a TensorProto, each a field of its own."""
+
+    def __init__(self, name: str, shape: tuple[int, ...], extent: Extent, stored: int) -> None:
+        super().__init__(name, DataType.DT_STRING, shape)
+        self.extent = extent
+        if stored > self.size or (self.size > 1 << 28 and stored < self.size):
+            raise CorruptionError(f"tensor {name} has a wrong number of strings", expected=self.size, found=stored)
+
+    def strings(self, verify: bool = True) -> Iterator[bytes]:
+        window, last, count = Window(self.extent.source), b"", 0
+        for field in window.fields(self.extent.offset, self.extent.offset + self.extent.length):
+            if field.number == _STRINGS and count < self.size:
+                last = window.bytes_at(field.offset, field.length)
+                count += 1
+                yield last
+        for _ in range(self.size - count):
+            yield last
+
+
+def scan_tensor_proto(name: str, source: Source, offset: int, end: int) -> LazyTensor:
+    """The tensor of the TensorProto in [offset, end) of `source`, its values left there.
+
+    FormatError when the bytes are no TensorProto; UnsupportedFormatError for resource handles and variants.
+    """
+    window = Window(source)
+    number, shape, values = 0, (), list[Field]()
+    for field in window.fields(offset, end):
+        if field.number == _DTYPE and field.wire_type == VARINT:
+            number = field.value
+        elif field.number == _SHAPE and field.wire_type == BYTES:
+            shape = scan_shape(window, field)
+        elif field.number in (_CONTENT, _STRINGS) or field.number in FIXED_FIELDS or field.number in VARINT_FIELDS:
+            values.append(field)
+    whole = Extent(source, offset, end - offset)
+    tensor = _stored(name, data_type(number), shape, values, whole)
+    tensor.proto = whole
+    return tensor
+
+
+def scan_shape(window: Window, shape: Field) -> tuple[int, ...]:
+    """The sizes a TensorShapeProto field holds; FormatError if one is unknown, since values have a shape."""
+    sizes = []
+    for dim in window.fields(shape.offset, shape.end):
+        if dim.number == 2 and dim.wire_type == BYTES:
+            size = 0
+            for field in window.fields(dim.offset, dim.end):
+                if field.number == 1 and field.wire_type == VARINT:
+                    size = field.value - (1 << 64) if field.value >> 63 else field.value
+            sizes.append(size)
+    if len(sizes) > _MAX_RANK or any(size < 0 for size in sizes):
+        raise FormatError("a tensor's shape is impossible", path=window.source.name, offset=shape.start, found=sizes)
+    return tuple(sizes)
+
+
+def _stored(
+    name: str, kind: DataType, shape: tuple[int, ...], values: list[Field], whole: Extent
+) -> LazyTensor:
+    if kind is DataType.DT_STRING:
+        return ProtoStringTensor(name, shape, whole, sum(field.number == _STRINGS for field in values))
+    if kind in (DataType.DT_RESOURCE, DataType.DT_VARIANT, DataType.DT_INVALID):
+        raise UnsupportedFormatError(f"tensor {name} is of type {kind.name} and has no values to read")
+    values = [field for field in values if field.number != _STRINGS and (field.length or field.number != _CONTENT)]
+    if len({field.number for field in values}) > 1:
+        raise FormatError(f"tensor {name} has values of two kinds", path=whole.source.name, offset=whole.offset)
+    if not values:
+        return FilledTensor(name, kind, shape, np.empty(0, numpy_dtype(kind)))
+    first = values[0]
+    extent = Extent(whole.source, first.offset, first.length)
+    if first.number == _CONTENT:
+        return _content(name, kind, shape, Extent(whole.source, values[-1].offset, values[-1].length))
+    if len(values) == 1 and first.wire_type == BYTES:
+        if first.number in VARINT_FIELDS:
+            return VarintTensor(name, kind, shape, extent, fill=True)
+        return _content(name, kind, shape, extent)
+    return _unpacked(name, kind, shape, values, whole.source)
+
+
+def _content(name: str, kind: DataType, shape: tuple[int, ...], extent: Extent) -> LazyTensor:
+    try:
+        return ContentTensor(name, kind, shape, [extent])
+    except CorruptionError:
+        if extent.length % item_size(kind) or extent.length > 1 << 16:
+            raise
+    return FilledTensor(name, kind, shape, np.frombuffer(extent.read(), numpy_dtype(kind)))
+
+
+def _unpacked(name: str, kind: DataType, shape: tuple[int, ...], values: list[Field], source: Source) -> LazyTensor:
+    """Values one field each (proto2 style) or in several packed runs: rewritten as one packed run in memory."""
+    run = bytearray()
+    for field in values:
+        run += source.pread(field.offset, field.length)
+    packed = Extent(BytesSource(bytes(run), source.name), 0, len(run))
+    if values[0].number in VARINT_FIELDS:
+        return VarintTensor(name, kind, shape, packed, fill=True)
+    return _content(name, kind, shape, packed)
+
+
+def from_message(message: Any, name: str = "") -> LazyTensor:
+    """The tensor of a TensorProto message, ours or TensorFlow's."""
+    data = message.SerializeToString()
+    return scan_tensor_proto(name, BytesSource(data, name or "<TensorProto>"), 0, len(data))
+
+
+def encode(tensor: LazyTensor) -> Encoded:
+    """The TensorProto of `tensor`, for a file: copied as it stands when it came from one, else made as a stream."""
+    proto = tensor.proto
+    if proto is not None:
+        return Encoded(proto.length, lambda: iter([proto]))
+    head = encode_head(tensor)
+    if isinstance(tensor, StringTensor):
+        length = sum(1 + len(encode_varint(int(size))) + int(size) for size in tensor.lengths())
+        return Encoded(len(head) + length, lambda: _string_parts(head, tensor))
+    head += encode_header(_CONTENT, tensor.nbytes)
+    return Encoded(len(head) + tensor.nbytes, lambda: _joined(head, tensor.parts()))
+
+
+def encode_head(tensor: LazyTensor) -> bytes:
+    """The dtype and shape fields."""
+    shape = b"".join(_dim(size) for size in tensor.shape)
+    return encode_varint(_DTYPE << 3) + encode_varint(tensor.data_type) + encode_header(_SHAPE, len(shape)) + shape
+
+
+def _dim(size: int) -> bytes:
+    content = b"\x08" + encode_varint(size)
+    return encode_header(2, len(content)) + content
+
+
+def _joined(head: bytes, parts: Iterator[Extent | bytes]) -> Iterator[Extent | bytes]:
+    yield head
+    yield from parts
+
+
+def _string_parts(head: bytes, tensor: StringTensor) -> Iterator[Extent | bytes]:
+    piece = bytearray(head)
+    for string in tensor.strings():
+        piece += encode_header(_STRINGS, len(string)) + string
+        if len(piece) > 1 << 20:
+            yield bytes(piece)
+            piece.clear()
+    yield bytes(piece)
+
+
+def encode_value(name: str, value: Any) -> bytes:
+    """The serialized TensorProto of a small value in memory."""
+    encoded = encode(lazy(name, value))
+    return b"".join(part.read() if isinstance(part, Extent) else part for part in encoded.parts())

@@ -1,0 +1,69 @@
+"""Functions of graphs older than TensorFlow 1.0, brought to the form every later TensorFlow reads.
+
+Until 0.12 a FunctionDef had `node` (field 2), each with the names of what it returns (`ret`) and `arg`s that are such
+names; from 1.0 on it has `node_def`, whose inputs are `argument`, or `node:output:index`, and `ret`, a map from the
+signature's outputs to such names. See the comments in tensorflow/core/framework/function.proto of both releases.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graph_restore.errors import UnsupportedFormatError
+from graph_restore.graph import Graph
+from graph_restore.protos import FunctionDef, GraphDef, NodeDef
+
+
+def modern_functions(graph: Graph) -> Graph:
+    """The graph with every function in today's form; the graph itself when they all are.
+
+    UnsupportedFormatError when an op in a function is known neither to the model's op list nor to the op table.
+    """
+    if not any(function.node for function in graph.graph_def.library.function):
+        return graph
+    result = GraphDef()
+    result.CopyFrom(graph.graph_def)
+    for function in result.library.function:
+        if function.node:
+            function.CopyFrom(_modern(graph, function))
+    return Graph(result, graph.payloads, graph.op_list)
+
+
+def _modern(graph: Graph, function: Any) -> Any:
+    modern = FunctionDef()
+    modern.CopyFrom(function)
+    modern.ClearField("node")
+    tensors = {argument.name: argument.name for argument in function.signature.input_arg}
+    owners: dict[str, str] = {}
+    for node in function.node:
+        name = _node_name(node)
+        owners.update(dict.fromkeys([*node.ret, name], name))
+        tensors.update(zip(node.ret, _outputs(graph, function, node, name)))
+    for node in function.node:
+        inputs = [tensors.get(argument, argument) for argument in node.arg]
+        controls = ["^" + owners.get(dependency, dependency) for dependency in node.dep]
+        modern.node_def.add(name=_node_name(node), op=node.op, input=[*inputs, *controls])
+        for key, value in node.attr.items():
+            modern.node_def[-1].attr[key].CopyFrom(value)
+    for output in function.signature.output_arg:
+        modern.ret[output.name] = tensors.get(output.name, output.name)
+    return modern
+
+
+def _node_name(node: Any) -> str:
+    """The name of its first output, which old functions knew nodes by; without outputs, its op and dependencies."""
+    return str(node.ret[0]) if node.ret else f"{node.op}_{'_'.join(node.dep) or 'node'}"
+
+
+def _outputs(graph: Graph, function: Any, node: Any, name: str) -> list[str]:
+    """`name:output:index` for every flat output of a node."""
+    plain = NodeDef(name=name, op=node.op)
+    for key, value in node.attr.items():
+        plain.attr[key].CopyFrom(value)
+    try:
+        spans = graph.ops.output_names(plain)
+    except UnsupportedFormatError as error:
+        raise UnsupportedFormatError(
+            f"function {function.signature.name} cannot be brought to today's form: {error}"
+        ) from None
+    return [f"{name}:{output}:{index}" for output, _, count in spans for index in range(count)]
