@@ -22,6 +22,8 @@ from graph_restore.tensor_proto import scan_shape
 
 VERSION = 1  # of both formats, as TensorFlow writes it to this day
 _INT64 = 1 << 63
+_MAX_ELEMENTS = 1 << 59  # with elements of up to 16 bytes, what an array may have even if another dimension is 0
+_MAX_RANK = 32  # of an array in every numpy
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ def _slice_extents(window: Window, record: Field) -> SliceExtents:
 
 def _shape(window: Window, field: Field) -> tuple[int, ...]:
     shape = scan_shape(window, field)
-    if math.prod(size for size in shape if size) >= _INT64:
+    if math.prod(size for size in shape if size) >= _MAX_ELEMENTS or len(shape) > _MAX_RANK:
         raise FormatError("a tensor's shape is impossible", path=window.source.name, offset=field.start, found=shape)
     return shape
 

@@ -149,9 +149,8 @@ def _v1_file(path: str) -> CheckpointFiles:
     found = CheckpointFiles(path, 1, (path,))
     match = _SHARD.search(path)
     if match and int(match[1]) > 1:
-        return found.noted(
-            f"{path} is one of {int(match[1])} shards and only its tensors are read; for all pass {path[: match.start()]}"
-        )
+        whole = path[: match.start()]
+        return found.noted(f"{path} is one of {int(match[1])} shards, only its tensors are read; for all pass {whole}")
     return found
 
 

@@ -62,7 +62,8 @@ def read_state(path: str) -> CheckpointState:
 
 def places(recorded: str, directory: str) -> Iterator[str]:
     """Where a recorded path may lie now: as recorded, then beside the state file, then ever deeper below it."""
-    parts = [part for part in re.split(r"[/\\]", recorded) if part not in ("", ".")]
+    *folders, base = re.split(r"[/\\]", recorded)  # the base name may be empty: `export/` stands for export/.index
+    parts = [*(part for part in folders if part not in ("", ".")), base]
     yield recorded if os.path.isabs(recorded) else os.path.join(directory, recorded)
     for depth in range(1, len(parts) + 1):
         if ".." not in parts[-depth:]:

@@ -96,8 +96,11 @@ def _metadata(entry: tuple[bytes, Extent | bytes] | None, path: str) -> list[Ten
         raise FormatError("a table, but no V1 checkpoint: it has no metadata", path=path)
     data = entry[1].read() if isinstance(entry[1], Extent) else entry[1]
     if not is_v1_metadata(data):
-        raise FormatError("this table is the index of a V2 checkpoint, not a V1 checkpoint; its name should end in "
-                          ".index, with data files beside it", path=path)
+        raise FormatError(
+            "this table is the index of a V2 checkpoint, not a V1 checkpoint; its name should end in .index, with data "
+            "files beside it",
+            path=path,
+        )
     metas = decode_metadata(data, path)
     if len({meta.name for meta in metas}) != len(metas):
         raise CorruptionError("the metadata name a tensor twice", path=path)
@@ -113,7 +116,9 @@ def _tensor(meta: TensorMeta, box: TensorSlice, value: Extent) -> LazyTensor:
     name = _only(window, saved.offset, saved.end, 1)
     if name is None or decode_text(window.bytes_at(name.offset, name.length)) != meta.name:
         raise CorruptionError(
-            f"the data under the key of tensor {meta.name!r} are of another", path=value.source.name, offset=value.offset
+            f"the data under the key of tensor {meta.name!r} are of another",
+            path=value.source.name,
+            offset=value.offset,
         )
     proto = _only(window, saved.offset, saved.end, 3)
     start, length = (proto.offset, proto.length) if proto else (saved.end, 0)

@@ -74,8 +74,7 @@ def _shard_count(header: bytes | None, path: str) -> int:
     if header is None:
         raise CorruptionError("the index of a V2 checkpoint has no header", path=path)
     if header and is_v1_metadata(header):
-        raise FormatError("this table is a V1 checkpoint under the name of a V2 index; take the name without .index",
-                          path=path)
+        raise FormatError("this table is a V1 checkpoint under the name of a V2 index; rename it", path=path)
     decoded = decode_header(header, path)
     if decoded.big_endian:
         raise UnsupportedFormatError(
@@ -89,9 +88,7 @@ def _shard_count(header: bytes | None, path: str) -> int:
     return decoded.num_shards
 
 
-def _split(
-    entries: dict[bytes, BundleEntry], path: str
-) -> tuple[dict[str, BundleEntry], dict[bytes, BundleEntry]]:
+def _split(entries: dict[bytes, BundleEntry], path: str) -> tuple[dict[str, BundleEntry], dict[bytes, BundleEntry]]:
     """(entries of tensors by name, entries of slices by key); CorruptionError when a listed slice has no entry."""
     keys: set[bytes] = set()
     for key, entry in entries.items():
@@ -174,8 +171,10 @@ class _Shards:
         return Extent(source, entry.offset, entry.size, checksum)
 
 
-def _missing_text(prefix: str, count: int, names: dict[int, str], missing: dict[int, list[bytes]]) -> str:
-    lost = [f"{names[shard]} (with {len(keys)} tensors, such as {_shown(min(keys))!r})" for shard, keys in missing.items()]
+def _missing_text(prefix: str, count: int, names: dict[int, str], lost_keys: dict[int, list[bytes]]) -> str:
+    lost = [
+        f"{names[shard]} (with {len(keys)} tensors, such as {_shown(min(keys))!r})" for shard, keys in lost_keys.items()
+    ]
     return (
         f"checkpoint {prefix} is incomplete: its index counts {count} data files, and these are missing: "
         f"{', '.join(lost)}; copy them beside {prefix}.index"

@@ -209,9 +209,7 @@ def _walk(window: Window, start: int, size: int, shift: int) -> Iterator[tuple[b
             )
         following = key[:shared] + window.bytes_at(rest, unshared)
         if position > start and following <= key:
-            raise CorruptionError(
-                "keys of a table are out of order", path=window.source.name, offset=position + shift
-            )
+            raise CorruptionError("keys of a table are out of order", path=window.source.name, offset=position + shift)
         key = following
         yield key, value, length
         position = value + length

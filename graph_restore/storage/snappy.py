@@ -37,7 +37,11 @@ def content_length(data: bytes, path: str = "<bytes>", offset: int = 0, size: in
         )
     if length > MAX_CONTENT:
         raise UnsupportedFormatError(
-            "a snappy block unpacks to too much", path=path, offset=offset, expected=f"at most {MAX_CONTENT}", found=length
+            "a snappy block unpacks to too much",
+            path=path,
+            offset=offset,
+            expected=f"at most {MAX_CONTENT} bytes",
+            found=length,
         )
     return length
 

@@ -75,7 +75,7 @@ class Table:
     def _footer(self) -> bytes:
         source = self.source
         if source.size < FOOTER_SIZE:
-            raise CorruptionError("too short for a table", path=source.name, expected="48 bytes or more", found=source.size)
+            raise CorruptionError("too short for a table", path=source.name, expected=FOOTER_SIZE, found=source.size)
         footer = source.pread(source.size - FOOTER_SIZE, FOOTER_SIZE)
         if footer[-8:] != MAGIC:
             raise CorruptionError(

@@ -67,3 +67,80 @@ def _outputs(graph: Graph, function: Any, node: Any, name: str) -> list[str]:
             f"function {function.signature.name} cannot be brought to today's form: {error}"
         ) from None
     return [f"{name}:{output}:{index}" for output, _, count in spans for index in range(count)]
+
+
+def reachable_functions(graph: Graph) -> Graph:
+    """The graph with only the library functions that its nodes can call, their gradients, and their alternatives.
+
+    Functions that nothing calls may hold variables and ops that today's TensorFlow lacks, and one unknown op makes an
+    import fail.
+    """
+    library = graph.graph_def.library
+    called = _called(graph)
+    if len(called) == len(library.function) and not _has_stale_attrs(library):
+        return graph
+    result = GraphDef()
+    result.CopyFrom(graph.graph_def)
+    del result.library.function[:]
+    for function in library.function:
+        if function.signature.name in called:
+            kept = result.library.function.add()
+            kept.CopyFrom(function)
+            _drop_stale(kept)
+    gradients = [item for item in library.gradient if item.function_name in called]
+    del result.library.gradient[:]
+    result.library.gradient.extend(gradients)
+    payloads = {key: value for key, value in graph.payloads.items() if not key[0] or key[0] in called}
+    return Graph(result, payloads, graph.op_list)
+
+
+def _has_stale_attrs(library: Any) -> bool:
+    return any("_output_shapes" in node.attr for function in library.function for node in function.node_def)
+
+
+def _drop_stale(function: Any) -> None:
+    for node in function.node_def:
+        if "_output_shapes" in node.attr:
+            del node.attr["_output_shapes"]
+
+
+def _called(graph: Graph) -> set[str]:
+    functions = graph.functions
+    interfaces: dict[bytes, list[str]] = {}
+    for name, function in functions.items():
+        interfaces.setdefault(function.attr["api_implements"].s if "api_implements" in function.attr else b"", []).append(
+            name
+        )
+    gradients = {item.function_name: item.gradient_func for item in graph.graph_def.library.gradient}
+    waiting = [name for node in graph.graph_def.node for name in _names_called(node)]
+    called: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name in called or name not in functions:
+            continue
+        called.add(name)
+        function = functions[name]
+        waiting.extend(other for node in function.node_def for other in _names_called(node))
+        waiting.extend(_names_in(function.attr))
+        waiting.extend([gradients[name]] if name in gradients else [])
+        if "api_implements" in function.attr:
+            waiting.extend(interfaces[function.attr["api_implements"].s])
+    return called
+
+
+def _names_called(node: Any) -> list[str]:
+    return [str(node.op), *_names_in(node.attr)]
+
+
+def _names_in(attrs: Any) -> list[str]:
+    found = []
+    for value in attrs.values():
+        if value.HasField("func"):
+            found.append(value.func.name)
+            found += _names_in(value.func.attr)
+        for item in value.list.func:
+            found.append(item.name)
+            found += _names_in(item.attr)
+        if value.HasField("s") and value.s and value.s.isascii():
+            found.append(value.s.decode())  # forward and backward functions are named by string attrs
+    return found

@@ -1,0 +1,111 @@
+"""The models that are measured, made by TensorFlow: `python -m benchmarks.models NAME DIRECTORY`.
+
+A model is a checkpoint with its .meta and a model.json that says what to fetch and feed. It is made once a directory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class BenchmarkModel:
+    """A model on disk: the checkpoint's prefix, node names to fetch, and placeholder to the shape of what is fed."""
+
+    prefix: str
+    fetches: tuple[str, ...]
+    feeds: dict[str, tuple[int, ...]]
+    nodes: int
+    variables: int
+    parameters: int
+
+    @property
+    def meta(self) -> str:
+        """The path of the MetaGraphDef."""
+        return self.prefix + ".meta"
+
+    @property
+    def data(self) -> str:
+        """The path of the one data file, which is nearly all of the checkpoint."""
+        return self.prefix + ".data-00000-of-00001"
+
+    @property
+    def data_bytes(self) -> int:
+        """The size of the data file."""
+        return os.path.getsize(self.data)
+
+
+def ensure(name: str, work: Path) -> BenchmarkModel:
+    """The model `name` under `work`, made in another process when it is not there yet."""
+    directory = work / name
+    if not (directory / "model.json").exists():
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+        subprocess.run([sys.executable, "-m", "benchmarks.models", name, str(directory)], check=True, env=environment)
+    facts = json.loads((directory / "model.json").read_text())
+    facts["fetches"] = tuple(facts["fetches"])
+    return BenchmarkModel(**facts)
+
+
+def _make(name: str, directory: Path) -> None:
+    import tensorflow as tf
+
+    tf.compat.v1.disable_v2_behavior()
+    directory.mkdir(parents=True, exist_ok=True)
+    tf.compat.v1.set_random_seed(19)
+    fetches, feeds = _BUILDERS[name]()
+    prefix = str(directory / "model.ckpt")
+    saver = tf.compat.v1.train.Saver()
+    with tf.compat.v1.Session() as session:
+        session.run(tf.compat.v1.global_variables_initializer())
+        saver.save(session, prefix)
+    variables = tf.compat.v1.global_variables()
+    nodes = len(tf.compat.v1.get_default_graph().get_operations())
+    parameters = sum(variable.shape.num_elements() for variable in variables)
+    model = BenchmarkModel(prefix, fetches, feeds, nodes, len(variables), parameters)
+    (directory / "model.json").write_text(json.dumps(asdict(model), indent=1))
+
+
+def _bert(size_name: str) -> Any:
+    from benchmarks import bert
+
+    bert.build(getattr(bert, size_name))
+    return bert.FETCHES, {name: (1, 8) for name in bert.FEEDS}
+
+
+def _digits() -> Any:
+    """A convolutional classifier of 28x28 images with its training ops: 0.7 MB of weights."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    images = v1.placeholder(tf.float32, [None, 28, 28, 1], name="images")
+    labels = v1.placeholder(tf.int64, [None], name="labels")
+    states: Any = images
+    for index, width in enumerate((16, 32)):
+        with v1.variable_scope(f"conv{index + 1}"):
+            weights = v1.get_variable("weights", [5, 5, states.shape[-1], width])
+            biases = v1.get_variable("biases", [width], initializer=v1.zeros_initializer())
+            states = tf.nn.relu(tf.nn.conv2d(states, weights, 1, "SAME") + biases)
+            states = tf.nn.max_pool2d(states, 2, 2, "SAME")
+    states = tf.reshape(states, [-1, 7 * 7 * 32])
+    for name, width in (("hidden", 100), ("logits", 10)):
+        with v1.variable_scope(name):
+            weights = v1.get_variable("weights", [states.shape[-1], width])
+            biases = v1.get_variable("biases", [width], initializer=v1.zeros_initializer())
+            states = tf.matmul(states, weights) + biases
+            states = tf.nn.relu(states) if name == "hidden" else states
+    loss = v1.losses.sparse_softmax_cross_entropy(labels, states)
+    v1.train.GradientDescentOptimizer(0.1).minimize(loss)
+    tf.nn.softmax(states, name="softmax")
+    return ("softmax",), {"images": (2, 28, 28, 1)}
+
+
+_BUILDERS = {"bert_large": lambda: _bert("LARGE"), "bert_tiny": lambda: _bert("TINY"), "digits": _digits}
+
+if __name__ == "__main__":
+    _make(sys.argv[1], Path(sys.argv[2]))

@@ -1,0 +1,101 @@
+"""Which tensors stand for a variable: its reference or handle, passed on by ops that only pass things on.
+
+A ref variable's reference goes through RefSwitch, RefEnter and their like, and comes out of every op that updates it; a
+resource variable's handle through Identity, Switch, Enter. What takes such a tensor reads or updates the variable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from graph_restore.dtypes import DataType
+from graph_restore.errors import UnsupportedFormatError
+from graph_restore.names import parse_tensor_name
+from graph_restore.transforms.draft import Draft, Tensor
+from graph_restore.variables import Variable
+
+REF_PASSING = frozenset({"RefSwitch", "RefEnter", "RefExit", "RefMerge", "RefNextIteration", "RefIdentity"})
+HANDLE_PASSING = frozenset({"Identity", "Switch", "Enter", "Exit", "Merge", "NextIteration", *REF_PASSING})
+HANDLE_READS = frozenset({"ReadVariableOp", "ResourceGather", "ResourceGatherNd"})
+INITIALISED_TESTS = frozenset({"IsVariableInitialized", "VarIsInitializedOp"})
+_TWO_OUTPUTS = frozenset({"Switch", "RefSwitch"})
+
+
+@dataclass(frozen=True)
+class Access:
+    """Input `position` of `node` takes a variable; `updates` whether it may change it."""
+
+    variable: str
+    node: str
+    position: int
+    updates: bool
+
+
+@dataclass(frozen=True)
+class Aliases:
+    """Of all variables: the tensors that stand for each, and what takes them."""
+
+    tensors: dict[Tensor, str]
+    accesses: list[Access]
+    merged: dict[str, set[str]]  # nodes whose reference may be of several variables
+
+
+def find_aliases(draft: Draft, variables: Iterable[Variable]) -> Aliases:
+    """The aliases of `variables` in the draft."""
+    consumers = draft.consumers()
+    tensors: dict[Tensor, str] = {}
+    accesses: list[Access] = []
+    merged: dict[str, set[str]] = {}
+    for variable in variables:
+        waiting: list[Tensor] = [(variable.name, 0)]
+        while waiting:
+            tensor = waiting.pop()
+            if tensor in tensors:
+                if tensors[tensor] != variable.name:
+                    merged.setdefault(tensor[0], set()).update((tensors[tensor], variable.name))
+                continue
+            tensors[tensor] = variable.name
+            for node, position in consumers.get(tensor[0], ()):
+                if parse_tensor_name(node.input[position]) != tensor:
+                    continue
+                passes, updates = _role(draft, node, position, variable.kind)
+                if passes:
+                    waiting.extend((node.name, index) for index in range(2 if node.op in _TWO_OUTPUTS else 1))
+                if updates or not passes:
+                    accesses.append(Access(variable.name, node.name, position, updates))
+    return Aliases(tensors, accesses, merged)
+
+
+def _role(draft: Draft, node: Any, position: int, kind: str) -> tuple[bool, bool]:
+    """(passes the reference or handle on, updates the variable)."""
+    if kind == "resource":
+        passes = node.op in HANDLE_PASSING
+        reads = node.op in HANDLE_READS or node.op in INITIALISED_TESTS or node.op == "VariableShape"
+        return passes, not (passes or reads or _calls_function(node))
+    if node.op in REF_PASSING:
+        return True, False
+    if not _takes_reference(draft, node, position) or node.op in INITIALISED_TESTS:
+        return False, False
+    return _gives_reference(draft, node), True
+
+
+def _calls_function(node: Any) -> bool:
+    """Whether a handle goes into a function's body here; freezing names these itself."""
+    return any(value.HasField("func") or value.list.func for value in node.attr.values())
+
+
+def _takes_reference(draft: Draft, node: Any, position: int) -> bool:
+    try:
+        return bool(draft.graph.ops.is_ref_input(node, position))
+    except UnsupportedFormatError:
+        return False
+
+
+def _gives_reference(draft: Draft, node: Any) -> bool:
+    try:
+        types = draft.graph.ops.output_types(node)
+    except UnsupportedFormatError:
+        return False
+    return bool(types) and types[0] > DataType.DT_INVALID + 100

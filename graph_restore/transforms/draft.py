@@ -1,0 +1,106 @@
+"""Draft: a graph under change, inside one transform.
+
+Nodes are copied before they are changed, so that the graph a transform was given stays as it was.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from graph_restore.errors import GraphRestoreWarning
+from graph_restore.graph import Graph
+from graph_restore.names import is_control, node_of, parse_tensor_name
+from graph_restore.protos import NodeDef
+from graph_restore.tensors import LazyTensor
+
+Tensor = tuple[str, int]  # node name and output index
+
+
+class Draft:
+    """The nodes of a graph by name, in file order, with the payloads and notes that a transform makes."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.nodes: dict[str, Any] = dict(graph.nodes)
+        self.payloads: dict[tuple[str, str], LazyTensor] = dict(graph.payloads)
+        self.notes: list[str] = []
+        self._own: set[str] = set()
+
+    def note(self, text: str) -> None:
+        """Tell the caller: in the result's notes, and as a GraphRestoreWarning."""
+        self.notes.append(text)
+        warnings.warn(text, GraphRestoreWarning, stacklevel=2)
+
+    def change(self, name: str) -> Any:
+        """The NodeDef of that name, as a copy that may be changed."""
+        if name not in self._own:
+            copy = NodeDef()
+            copy.CopyFrom(self.nodes[name])
+            self.nodes[name] = copy
+            self._own.add(name)
+        return self.nodes[name]
+
+    def add(self, node: Any) -> Any:
+        """A node of this transform's making, new or in place of the one of that name."""
+        if node.name in self.nodes:
+            self.payloads.pop(("", node.name), None)
+        self.nodes[node.name] = node
+        self._own.add(node.name)
+        return node
+
+    def free_name(self, name: str) -> str:
+        """`name`, or `name_1` and so on where that is taken."""
+        number, free = 0, name
+        while free in self.nodes:
+            number += 1
+            free = f"{name}_{number}"
+        return free
+
+    def keep(self, names: set[str]) -> None:
+        """Drop every node that is not in `names`."""
+        self.nodes = {name: node for name, node in self.nodes.items() if name in names}
+        self.payloads = {key: value for key, value in self.payloads.items() if key[0] or key[1] in names}
+
+    def ancestors(
+        self, roots: Iterable[str], data_only: bool = False, stop: Callable[[Any], bool] | None = None
+    ) -> set[str]:
+        """The nodes that `roots` need, themselves included; not past nodes for which `stop` holds."""
+        found: set[str] = set()
+        waiting = list(roots)
+        while waiting:
+            name = waiting.pop()
+            node = self.nodes.get(name)
+            if name in found or node is None:
+                continue
+            found.add(name)
+            if stop is None or not stop(node):
+                waiting.extend(node_of(item) for item in node.input if not (data_only and is_control(item)))
+        return found
+
+    def consumers(self) -> dict[str, list[tuple[Any, int]]]:
+        """Node name to the (NodeDef, input position) pairs that take any of its outputs, as the draft is now."""
+        found: dict[str, list[tuple[Any, int]]] = {name: [] for name in self.nodes}
+        for node in self.nodes.values():
+            for position, item in enumerate(node.input):
+                found.setdefault(node_of(item), []).append((node, position))
+        return found
+
+    def data_inputs(self, node: Any) -> list[Tensor]:
+        """The tensors a node takes."""
+        return [parse_tensor_name(item) for item in node.input if not is_control(item)]
+
+    def finish(self) -> Graph:
+        """The draft as a Graph."""
+        return self.graph.replaced(self.nodes.values(), self.payloads)
+
+
+def control_inputs(node: Any) -> list[str]:
+    """The control inputs of a node, `^` included."""
+    return [item for item in node.input if is_control(item)]
+
+
+def data_nodes(node: Any) -> Iterator[str]:
+    """The names of the nodes a node takes tensors from."""
+    return (node_of(item) for item in node.input if not is_control(item))

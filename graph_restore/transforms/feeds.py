@@ -1,0 +1,164 @@
+"""Cutting a graph at its feeds.
+
+1. A fed tensor `n:0` of a node with no other needed output: `n` becomes a Placeholder.
+2. Otherwise `n` becomes an IdentityN over Placeholders `n/0`, `n/1` ..., so that `n:k` keeps its name and can be fed;
+   outputs that are needed and not fed still come from the node, which moves to `n/unfed`.
+3. dtype and shape are those the graph states; a shape it does not state is of unknown rank.
+4. Queues and iterators on the way to the fetches are cut in the same way, with a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from graph_restore.dtypes import REF_OFFSET, DataType, type_name
+from graph_restore.errors import FreezeError, NodeNotFoundError, UnsupportedFormatError
+from graph_restore.graph import Graph
+from graph_restore.names import input_name, is_control, parse_tensor_name, tensor_name
+from graph_restore.protos import NodeDef, TensorShapeProto
+from graph_restore.transforms.draft import Draft, Tensor
+from graph_restore.variables import VARIABLE_OPS
+
+INPUT_PIPELINES = frozenset(
+    {
+        "QueueDequeue", "QueueDequeueV2", "QueueDequeueMany", "QueueDequeueManyV2", "QueueDequeueUpTo",
+        "QueueDequeueUpToV2", "IteratorGetNext", "IteratorGetNextSync", "ReaderRead", "ReaderReadV2", "ReaderReadUpTo",
+        "ReaderReadUpToV2", "Unstage", "RecordInput",
+    }
+)  # fmt: skip
+
+
+def resolve(graph: Graph, names: str | Iterable[str]) -> list[Tensor]:
+    """(node, output) of tensor or node names, without repeats; NodeNotFoundError where the graph has none."""
+    found: dict[Tensor, None] = {}
+    for name in [names] if isinstance(names, str) else names:
+        node = graph.node(name)
+        tensor = parse_tensor_name(name)
+        count = _output_count(graph, node)
+        if count is not None and tensor[1] >= max(count, 1):
+            raise NodeNotFoundError(f"node {node.name} ({node.op}) has {count} outputs; there is no {name}")
+        found[tensor] = None
+    return list(found)
+
+
+def cut_feeds(draft: Draft, feeds: Sequence[Tensor], fetches: Sequence[Tensor]) -> None:
+    """Turn the fed tensors into placeholders; every feed exists afterwards, needed or not."""
+    fed: dict[str, set[int]] = {}
+    for name, index in feeds:
+        fed.setdefault(name, set()).add(index)
+    used = used_outputs(draft, draft.ancestors({name for name, _ in fetches}), fetches)
+    for name, indexes in fed.items():
+        if draft.nodes[name].op != "Placeholder":
+            _cut(draft, name, indexes, used.get(name, set()))
+    needed = draft.ancestors({name for name, _ in fetches})
+    for name in fed:
+        if name not in needed:
+            draft.note(f"feed {name} is not needed by the fetches; it is kept as a placeholder")
+
+
+def cut_pipelines(draft: Draft, fetches: Sequence[Tensor]) -> None:
+    """Turn queues and iterators that the fetches still need into placeholders."""
+    needed = draft.ancestors({name for name, _ in fetches}, stop=lambda node: node.op in INPUT_PIPELINES)
+    used = used_outputs(draft, needed, fetches)
+    for name in [name for name in draft.nodes if name in needed and draft.nodes[name].op in INPUT_PIPELINES]:
+        outputs = used.get(name, set())
+        op = draft.nodes[name].op
+        _cut(draft, name, outputs or {0}, outputs)
+        listed = ", ".join(tensor_name(name, index) for index in sorted(outputs or {0}))
+        draft.note(f"{op} {name} is cut: feed {listed}")
+
+
+def used_outputs(draft: Draft, needed: set[str], fetches: Sequence[Tensor]) -> dict[str, set[int]]:
+    """Node name to the outputs that needed nodes or the fetches take."""
+    used: dict[str, set[int]] = {}
+    for name in needed:
+        for item in draft.nodes[name].input:
+            if not is_control(item):
+                source, index = parse_tensor_name(item)
+                used.setdefault(source, set()).add(index)
+    for source, index in fetches:
+        used.setdefault(source, set()).add(index)
+    return used
+
+
+def _cut(draft: Draft, name: str, fed: set[int], used: set[int]) -> None:
+    node = draft.nodes[name]
+    if fed | used == {0}:
+        draft.add(_placeholder(draft.graph, node, 0, name))
+        return
+    count = max(fed | used) + 1
+    rest = used - fed
+    moved = draft.free_name(f"{name}/unfed") if rest else ""
+    whole = NodeDef(name=name, op="IdentityN")
+    types = []
+    for index in range(count):
+        types.append(_dtype(draft.graph, node, index))
+        if index in rest:
+            whole.input.append(input_name(moved, index))
+        else:
+            placeholder = draft.add(_placeholder(draft.graph, node, index, draft.free_name(f"{name}/{index}")))
+            whole.input.append(placeholder.name)
+    whole.attr["T"].list.type.extend(types)
+    if moved:
+        original = NodeDef()
+        original.CopyFrom(node)
+        original.name = moved
+        payload = draft.payloads.get(("", name))
+        draft.add(original)
+        if payload is not None:
+            draft.payloads[("", moved)] = payload
+    draft.add(whole)
+
+
+def _placeholder(graph: Graph, node: Any, index: int, name: str) -> Any:
+    placeholder = NodeDef(name=name, op="Placeholder")
+    placeholder.attr["dtype"].type = _dtype(graph, node, index)
+    placeholder.attr["shape"].shape.CopyFrom(output_shape(node, index))
+    return placeholder
+
+
+def _dtype(graph: Graph, node: Any, index: int) -> int:
+    """The type of an output, from its op's definition, else from an op that takes it."""
+    try:
+        number = int(graph.ops.output_types(node)[index])
+    except (UnsupportedFormatError, IndexError):
+        number = _dtype_at_consumer(graph, node, index)
+    number = number - REF_OFFSET if number > REF_OFFSET else number
+    if number in (DataType.DT_RESOURCE, DataType.DT_VARIANT, DataType.DT_INVALID):
+        raise FreezeError(
+            f"{tensor_name(node.name, index)} ({node.op}) cannot be fed: "
+            + (f"it is a {type_name(number)}" if number else "its dtype is not known; feed a tensor after it"),
+            nodes={node.name: "cannot be fed"},
+        )
+    return number
+
+
+def _dtype_at_consumer(graph: Graph, node: Any, index: int) -> int:
+    for consumer, position in graph.consumers.get(node.name, ()):
+        if parse_tensor_name(consumer.input[position]) == (node.name, index):
+            try:
+                return int(graph.ops.input_types(consumer)[position])
+            except (UnsupportedFormatError, IndexError):
+                continue
+    return 0
+
+
+def output_shape(node: Any, index: int) -> Any:
+    """The TensorShapeProto the graph states for an output, of unknown rank where it states none."""
+    shapes = node.attr["_output_shapes"].list.shape if "_output_shapes" in node.attr else ()
+    if index < len(shapes):
+        return shapes[index]
+    states_own_shape = node.op in VARIABLE_OPS or node.op.startswith("Placeholder")
+    if index == 0 and states_own_shape and "shape" in node.attr:
+        shape = node.attr["shape"].shape
+        if shape.dim or shape.unknown_rank or node.op not in ("Variable", "Placeholder"):
+            return shape
+    return TensorShapeProto(unknown_rank=True)
+
+
+def _output_count(graph: Graph, node: Any) -> int | None:
+    try:
+        return len(graph.ops.output_types(node))
+    except UnsupportedFormatError:
+        return None

@@ -1,0 +1,146 @@
+"""Which tensors are meant when none are named: a signature's, else the one sensible candidate, else an error.
+
+A candidate is a tensor nothing else needs, once what only serves training is taken away: savers, optimizers,
+gradients, summaries, queues, assertions, and the losses and statistics that only these use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from graph_restore.errors import FreezeError, UnsupportedFormatError
+from graph_restore.graph import Graph
+from graph_restore.model import Model
+from graph_restore.names import is_control, node_of, tensor_name
+from graph_restore.variables import VARIABLE_OPS
+
+DEFAULT_SIGNATURE = "serving_default"
+_TRAINING_PREFIXES = (
+    "Assign", "Apply", "SparseApply", "ResourceApply", "ResourceSparseApply", "Save", "Restore", "MergeV2Checkpoints",
+    "ShardedFile", "Queue", "FIFOQueue", "RandomShuffleQueue", "PaddingFIFOQueue", "Scatter", "ResourceScatter",
+    "InitializeTable", "LookupTableImport", "LookupTableExport", "Stack", "TensorArray", "Iterator", "MakeIterator",
+)  # fmt: skip
+_TRAINING_OPS = frozenset(
+    {"NoOp", "Assert", "Print", "PrintV2", "IsVariableInitialized", "VarIsInitializedOp", "Const", "ControlTrigger"}
+)
+_STATISTICS = frozenset(
+    {
+        "Mean", "Sum", "Min", "Max", "Square", "SquaredDifference", "L2Loss", "SoftmaxCrossEntropyWithLogits",
+        "SparseSoftmaxCrossEntropyWithLogits", "Log", "Neg", "Equal", "Cast", "ZeroFraction", "Rank", "Range", "Shape",
+    }
+)  # fmt: skip
+_MOST_LISTED = 12
+
+
+def choose(model: Model, fetches: Iterable[str] | None, feeds: Iterable[str] | None) -> tuple[list[str], list[str]]:
+    """(fetches, feeds) as given, or those of the signature, or the one candidate.
+
+    FreezeError that lists the candidates and why there is no choice.
+    """
+    given = None if fetches is None else [fetches] if isinstance(fetches, str) else list(fetches)
+    fed = None if feeds is None else [feeds] if isinstance(feeds, str) else list(feeds)
+    if given:
+        return given, fed or []
+    if given is not None:
+        raise FreezeError("fetches is empty; name at least one tensor, or leave it out to have it chosen")
+    signature = default_signature(model)
+    if signature is not None:
+        outputs = list(dict.fromkeys(info.name for info in signature.outputs.values() if info.name))
+        inputs = list(dict.fromkeys(info.name for info in signature.inputs.values() if info.name))
+        return outputs, inputs if fed is None else fed
+    if model.signatures:
+        listed = "; ".join(f"{name}: {_outputs(value)}" for name, value in sorted(model.signatures.items()))
+        raise FreezeError(f"{model.source} has several signatures; pass fetches= from one of them: {listed}")
+    candidates = candidate_fetches(model.graph)
+    if len(candidates) != 1:
+        listed = ", ".join(f"{name} ({model.graph.node(name).op})" for name in candidates[:_MOST_LISTED])
+        why = f"{len(candidates)} tensors are used by nothing else: {listed}" if candidates else "nothing looks like one"
+        raise FreezeError(
+            f"{model.source}: which outputs? pass fetches=; {why}", nodes=dict.fromkeys(candidates, "a candidate")
+        )
+    return candidates, fed or []
+
+
+def default_signature(model: Model) -> Any:
+    """`serving_default`, or the only signature with outputs; None when there is no such one."""
+    if DEFAULT_SIGNATURE in model.signatures:
+        return model.signatures[DEFAULT_SIGNATURE]
+    usable = [value for value in model.signatures.values() if value.outputs]
+    return usable[0] if len(usable) == 1 else None
+
+
+def _outputs(signature: Any) -> str:
+    return ", ".join(sorted(info.name for info in signature.outputs.values()))
+
+
+def candidate_fetches(graph: Graph) -> list[str]:
+    """Tensor names that look like the model's outputs, in file order."""
+    auxiliary = {node.name for node in graph.graph_def.node if _serves_training(node)}
+    _spread(graph, auxiliary)
+    moving = _depends_on_state(graph)
+    found = []
+    for node in graph.graph_def.node:
+        users = [user for user, _ in graph.consumers[node.name] if user.name not in auxiliary]
+        is_end = node.name not in auxiliary and not users and node.op not in VARIABLE_OPS
+        if is_end and node.name in moving and not node.op.startswith("Placeholder") and _has_output(graph, node):
+            found.append(tensor_name(node.name))
+    return found
+
+
+def _serves_training(node: Any) -> bool:
+    parts = node.name.split("/")
+    return (
+        node.op in _TRAINING_OPS
+        or node.op.startswith(_TRAINING_PREFIXES)
+        or node.op.endswith("Summary")
+        or node.op.endswith("SummaryV2")
+        or any(part.startswith("gradients") for part in parts)
+    )
+
+
+def _spread(graph: Graph, auxiliary: set[str]) -> None:
+    """Add the losses, statistics and reads of variables that only auxiliary nodes use."""
+    changed = True
+    while changed:
+        changed = False
+        for node in reversed(graph.graph_def.node):
+            if node.name in auxiliary or not (node.op in _STATISTICS or _reads_variable(graph, node)):
+                continue
+            users = graph.consumers[node.name]
+            idle_read = not users and _reads_variable(graph, node)
+            if idle_read or (users and all(user.name in auxiliary for user, _ in users)):
+                auxiliary.add(node.name)
+                changed = True
+
+
+def _reads_variable(graph: Graph, node: Any) -> bool:
+    if node.op not in ("Identity", "ReadVariableOp") or not node.input:
+        return False
+    source = graph.nodes.get(node_of(node.input[0]))
+    return source is not None and source.op in VARIABLE_OPS
+
+
+def _depends_on_state(graph: Graph) -> set[str]:
+    """Nodes that a placeholder, variable or input pipeline reaches: the others are constants."""
+    waiting = [
+        node.name
+        for node in graph.graph_def.node
+        if node.op in VARIABLE_OPS or node.op.startswith(("Placeholder", "Queue", "Iterator"))
+    ]
+    reached: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name not in reached:
+            reached.add(name)
+            waiting.extend(
+                user.name for user, position in graph.consumers[name] if not is_control(user.input[position])
+            )
+    return reached
+
+
+def _has_output(graph: Graph, node: Any) -> bool:
+    try:
+        return bool(graph.ops.output_types(node))
+    except UnsupportedFormatError:
+        return True

@@ -1,0 +1,284 @@
+"""freeze: a graph without variables that computes what the first run after restoring would.
+
+1. Functions older than TensorFlow 1.0 are brought to today's form; the graph is cut at the feeds and to the fetches.
+2. In-graph updates are settled (see `updates`), so that every variable left is only read.
+3. Each variable becomes a Const of the same name, its value left where it is on disk; reads of handles become Identity,
+   gathers plain gathers; ops that pass references on become those that pass tensors on.
+4. Tables get Const keys and values and are initialised by their look-ups (see `tables`).
+5. What names nodes that are gone, or states what no longer holds, is dropped: `_class`, `_output_shapes`, devices.
+6. A variable op left over, or an input that names nothing, is an error, never a result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from graph_restore.dtypes import REF_OFFSET, DataType
+from graph_restore.errors import FreezeError, NodeNotFoundError, near_names
+from graph_restore.graph import Graph, tensor_attr
+from graph_restore.model import Model
+from graph_restore.names import node_of, tensor_name
+from graph_restore.protos import NodeDef, TensorProto
+from graph_restore.tensor_proto import encode_head
+from graph_restore.transforms.aliases import INITIALISED_TESTS, Aliases, find_aliases
+from graph_restore.transforms.draft import Draft, Tensor, control_inputs
+from graph_restore.transforms.feeds import cut_feeds, cut_pipelines, resolve
+from graph_restore.transforms.fetches import choose
+from graph_restore.transforms.functions import modern_functions, reachable_functions
+from graph_restore.transforms.tables import init_node, inline_tables, table_initializers
+from graph_restore.transforms.updates import Updates
+from graph_restore.variables import VARIABLE_OPS, Variable, Variables
+
+_PLAIN = {
+    "RefSwitch": "Switch", "RefMerge": "Merge", "RefEnter": "Enter", "RefExit": "Exit",
+    "RefNextIteration": "NextIteration", "RefIdentity": "Identity",
+}  # fmt: skip
+_TABLE_MODES = ("inline", "init_op")
+
+
+def freeze(
+    model: Model,
+    fetches: str | Iterable[str] | None = None,
+    feeds: str | Iterable[str] | None = None,
+    *,
+    constants: Mapping[str, Any] | None = None,
+    tables: str = "inline",
+    asset_dir: str | None = None,
+    on_update: str = "error",
+    keep_devices: bool = False,
+) -> Model:
+    """A model whose graph computes `fetches` from `feeds` without variables, values still on disk.
+
+    `fetches`, `feeds`: node or tensor names; by default the signature's, else the one sensible candidate. `constants`:
+    placeholder to the value it always has. `tables`: "inline" lets look-ups initialise their tables, "init_op" leaves
+    that to the result's `init_op`. `asset_dir`: where vocabulary files are now. `on_update`: "error", or "initial" to
+    take restored values where an update in the graph makes the result uncertain. `keep_devices`: keep node devices.
+
+    Every choice is told by a GraphRestoreWarning and in the result's `notes`. Raises FreezeError for what cannot be
+    frozen without changing the result, NodeNotFoundError for names the graph does not have.
+    """
+    if tables not in _TABLE_MODES or on_update not in ("error", "initial"):
+        raise ValueError(f"tables is one of {_TABLE_MODES} and on_update 'error' or 'initial'")
+    graph = modern_functions(model.graph)
+    chosen, fed = choose(model, fetches, feeds)
+    targets, sources = resolve(graph, chosen), resolve(graph, fed)
+    draft = Draft(graph)
+    _set_constants(draft, constants or {})
+    cut_feeds(draft, sources, targets)
+    cut_pipelines(draft, targets)
+    roots = {name for name, _ in [*targets, *sources]}
+    fillers = table_initializers(draft, draft.ancestors(roots))
+    roots |= {name for names in fillers.values() for name in names}
+    inline_tables(draft, model, fillers, tables == "inline", asset_dir)
+    draft.keep(draft.ancestors(roots))
+    _freeze_variables(draft, model.variables, targets, roots, on_update)
+    init_op = init_node(draft, model.init_op, fillers)
+    _clean(draft, keep_devices)
+    frozen = _checked(draft)
+    return replace(
+        model,
+        graph=frozen,
+        variables=Variables(),
+        savers=(),
+        saver_def=None,
+        collections={},
+        assets={},
+        signatures=_still_valid(model.signatures, frozen),
+        init_op=init_op,
+        fetches=tuple(tensor_name(*tensor) for tensor in targets),
+        feeds=tuple(tensor_name(*tensor) for tensor in sources),
+        notes=(*model.notes, *draft.notes),
+    )
+
+
+def _set_constants(draft: Draft, constants: Mapping[str, Any]) -> None:
+    """Turn placeholders into Consts."""
+    for name, value in constants.items():
+        node = draft.graph.node(name)
+        if not node.op.startswith("Placeholder"):
+            raise FreezeError(
+                f"constants= takes placeholders; {node.name} is a {node.op}", nodes={node.name: "no placeholder"}
+            )
+        const = NodeDef(name=node.name, op="Const")
+        const.attr["dtype"].type = node.attr["dtype"].type
+        const.attr["value"].CopyFrom(_constant_attr(node, value))
+        draft.add(const)
+
+
+def _constant_attr(node: Any, value: Any) -> Any:
+    from graph_restore.dtypes import numpy_dtype
+
+    if node.attr["dtype"].type == DataType.DT_STRING:
+        return tensor_attr(value)
+    return tensor_attr(np.asarray(value).astype(numpy_dtype(node.attr["dtype"].type)))
+
+
+def _freeze_variables(
+    draft: Draft, variables: Variables, targets: list[Tensor], roots: set[str], on_update: str
+) -> None:
+    present = [variable for variable in variables if _is_variable(draft, variable.name)]
+    aliases = find_aliases(draft, present)
+    Updates(draft, aliases, targets, present).settle(on_update)
+    draft.keep(draft.ancestors(roots))
+    needed = [variable for variable in present if variable.name in draft.nodes]
+    _require_values(needed, variables)
+    aliases = find_aliases(draft, needed)
+    by_name = {variable.name: variable for variable in needed}
+    _turn_readers(draft, aliases, by_name)
+    for variable in needed:
+        _turn_into_const(draft, variable)
+    for name in [name for name, node in draft.nodes.items() if node.op in _PLAIN]:
+        draft.change(name).op = _PLAIN[draft.nodes[name].op]
+    draft.keep(draft.ancestors(roots))
+
+
+def _is_variable(draft: Draft, name: str) -> bool:
+    return name in draft.nodes and draft.nodes[name].op in VARIABLE_OPS
+
+
+def _require_values(needed: list[Variable], variables: Variables) -> None:
+    """FreezeError that names every needed variable without a value, and what the checkpoint has instead."""
+    without = [variable for variable in needed if variable.value is None]
+    if not without:
+        return
+    have = [variable.checkpoint_key or variable.name for variable in variables if variable.value is not None]
+    lines = []
+    for variable in without:
+        key = variable.checkpoint_key or variable.name
+        near = near_names(key, have)
+        lines.append(f"  {variable.name}: no value, expected under key {key}" + (f"; near: {near}" if near else ""))
+    nothing = not have
+    raise FreezeError(
+        f"{len(without)} variables that the fetches need have no value"
+        + (" (restore the model first)" if nothing else "")
+        + ":\n"
+        + "\n".join(lines)
+        + ("" if nothing else "\npass rename= or another checkpoint to restore, or feed what they compute"),
+        variables=[variable.name for variable in without],
+    )
+
+
+def _turn_into_const(draft: Draft, variable: Variable) -> None:
+    assert variable.value is not None
+    const = NodeDef(name=variable.name, op="Const", device=draft.nodes[variable.name].device)
+    const.attr["dtype"].type = variable.data_type
+    head = encode_head(variable.value)
+    const.attr["value"].tensor.CopyFrom(TensorProto.FromString(head))
+    const.attr["value"].tensor.dtype = variable.data_type
+    draft.add(const)
+    draft.payloads[("", variable.name)] = variable.value
+
+
+def _turn_readers(draft: Draft, aliases: Aliases, variables: Mapping[str, Variable]) -> None:
+    """Give every node that takes or passes a handle or reference its form for plain tensors."""
+    for access in aliases.accesses:
+        variable = variables[access.variable]
+        node = draft.nodes[access.node]
+        if node.op in INITIALISED_TESTS:
+            _turn_into_true(draft, node)
+        elif variable.kind == "resource":
+            _turn_handle_reader(draft, node, variable)
+    for (name, _), owner in aliases.tensors.items():
+        variable = variables[owner]
+        if variable.kind == "resource" and name != owner and "T" in draft.nodes[name].attr:
+            draft.change(name).attr["T"].type = variable.data_type
+
+
+def _turn_into_true(draft: Draft, node: Any) -> None:
+    true = NodeDef(name=node.name, op="Const", device=node.device, input=control_inputs(node))
+    true.attr["dtype"].type = DataType.DT_BOOL
+    true.attr["value"].CopyFrom(tensor_attr(np.bool_(True)))
+    draft.add(true)
+
+
+def _turn_handle_reader(draft: Draft, node: Any, variable: Variable) -> None:
+    changed = draft.change(node.name)
+    indices = node.attr["Tindices"].type
+    if node.op == "ReadVariableOp":
+        _become(changed, "Identity", {"T": variable.data_type})
+    elif node.op == "ResourceGather":
+        if node.attr["batch_dims"].i:
+            axis = draft.free_name(f"{node.name}/axis")
+            const = NodeDef(name=axis, op="Const")
+            const.attr["dtype"].type = DataType.DT_INT32
+            const.attr["value"].CopyFrom(tensor_attr(np.int32(node.attr["batch_dims"].i)))
+            draft.add(const)
+            batch_dims = node.attr["batch_dims"].i
+            changed.input.insert(2, axis)
+            _become(changed, "GatherV2", {"Tparams": variable.data_type, "Tindices": indices, "Taxis": DataType.DT_INT32})
+            changed.attr["batch_dims"].i = batch_dims
+        else:
+            _become(changed, "Gather", {"Tparams": variable.data_type, "Tindices": indices})
+    elif node.op == "ResourceGatherNd":
+        _become(changed, "GatherNd", {"Tparams": variable.data_type, "Tindices": indices})
+    elif node.op == "VariableShape":
+        out_type = node.attr["out_type"].type or DataType.DT_INT32
+        _become(changed, "Shape", {"T": variable.data_type, "out_type": out_type})
+    else:
+        raise FreezeError(
+            f"{node.name} ({node.op}) takes the handle of variable {variable.name}, and no op on its value can stand "
+            "for that; feed its outputs, or fetch something before it",
+            nodes={node.name: f"takes the handle of {variable.name}"},
+        )
+
+
+def _become(node: Any, op: str, types: Mapping[str, int]) -> None:
+    node.op = op
+    for name in [name for name in node.attr if name != "_class" and not name.startswith("_output")]:
+        del node.attr[name]
+    for name, number in types.items():
+        node.attr[name].type = number
+
+
+def _clean(draft: Draft, keep_devices: bool) -> None:
+    """Drop attrs that no longer hold, reference types, and (unless kept) devices."""
+    for name in list(draft.nodes):
+        node = draft.nodes[name]
+        stale = [key for key in ("_class", "_output_shapes") if key in node.attr]
+        references = [key for key, value in node.attr.items() if value.type > REF_OFFSET]
+        if stale or references or (node.device and not keep_devices):
+            changed = draft.change(name)
+            if "_output_shapes" in changed.attr:
+                del changed.attr["_output_shapes"]
+            if "_class" in changed.attr:
+                _keep_living(changed, draft.nodes)
+            for key in references:
+                changed.attr[key].type -= REF_OFFSET
+            if not keep_devices:
+                changed.device = ""
+
+
+def _keep_living(node: Any, nodes: Mapping[str, Any]) -> None:
+    """Keep only the colocations (`loc:@node`) with nodes that are still there."""
+    kept = [item for item in node.attr["_class"].list.s if item.decode("utf-8", "replace").removeprefix("loc:@") in nodes]
+    del node.attr["_class"]
+    if kept:
+        node.attr["_class"].list.s.extend(kept)
+
+
+def _checked(draft: Draft) -> Graph:
+    """The draft as a graph that surely has no variable and no dangling input."""
+    left = {name: node.op for name, node in draft.nodes.items() if node.op in VARIABLE_OPS}
+    if left:
+        raise FreezeError(
+            f"variables are left in the graph: {', '.join(left)}; this is a defect, please report it with the model",
+            variables=list(left),
+        )
+    for node in draft.nodes.values():
+        for item in node.input:
+            if node_of(item) not in draft.nodes:
+                raise NodeNotFoundError(f"node {node.name} takes {item}, which the graph does not have")
+    return reachable_functions(draft.finish())
+
+
+def _still_valid(signatures: Mapping[str, Any], graph: Graph) -> dict[str, Any]:
+    """The signatures all of whose tensors the frozen graph has."""
+    return {
+        name: signature
+        for name, signature in signatures.items()
+        if all(node_of(info.name) in graph.nodes for info in [*signature.inputs.values(), *signature.outputs.values()])
+    }

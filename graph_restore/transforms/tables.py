@@ -1,0 +1,216 @@
+"""Lookup tables of a frozen graph: found, initialised from Consts, and by default initialised by their own look-ups.
+
+A hash table is filled by an op that nothing fetched depends on: InitializeTable, InitializeTableFromTextFile, or (TF
+1.15) LookupTableImportV2. That op is carried along; where it reads a text file, the file is read now, as TensorFlow
+reads it (tensorflow/core/kernels/lookup_util.cc), and its keys and values become Consts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from graph_restore.dtypes import DataType, numpy_dtype, type_name
+from graph_restore.errors import FreezeError
+from graph_restore.model import Model
+from graph_restore.names import node_of, parse_tensor_name, tensor_name
+from graph_restore.protos import NodeDef, TensorProto
+from graph_restore.savers import RESTORE_OPS
+from graph_restore.tensor_proto import encode_head
+from graph_restore.tensors import LazyTensor, lazy
+from graph_restore.transforms.draft import Draft, control_inputs
+
+HASH_TABLES = frozenset({"HashTable", "HashTableV2"})
+MUTABLE_TABLES = frozenset(
+    f"Mutable{kind}{version}"
+    for kind in ("HashTable", "HashTableOfTensors", "DenseHashTable")
+    for version in ("", "V2")
+)
+_INITIALISERS = frozenset({"InitializeTable", "InitializeTableV2", "LookupTableImport", "LookupTableImportV2"})
+_FROM_FILE = frozenset({"InitializeTableFromTextFile", "InitializeTableFromTextFileV2"})
+_WHOLE_LINE, _LINE_NUMBER = -2, -1
+
+
+def table_initializers(draft: Draft, needed: set[str]) -> dict[str, list[str]]:
+    """Hash table node to the nodes that fill it, for every table in `needed`; FreezeError for a table with none."""
+    users = draft.consumers()
+    found: dict[str, list[str]] = {}
+    for name in draft.nodes:
+        node = draft.nodes[name]
+        if name not in needed or node.op not in HASH_TABLES | MUTABLE_TABLES:
+            continue
+        fillers = [user.name for user, position in users[name] if position == 0 and _fills(draft, user)]
+        if node.op in MUTABLE_TABLES:
+            raise FreezeError(
+                f"{name} ({node.op}) is filled while the model runs or from its checkpoint, and a frozen graph has no "
+                "place for that; feed what is looked up in it instead",
+                nodes={name: "a mutable table"},
+            )
+        if not fillers:
+            raise FreezeError(
+                f"{name} ({node.op}) has no node that fills it; feed the tensors looked up in it",
+                nodes={name: "a table without initializer"},
+            )
+        found[name] = fillers[:1]
+    return found
+
+
+def _fills(draft: Draft, node: Any) -> bool:
+    """Whether a node initialises a table, other than a saver that restores a mutable one."""
+    if node.op in _FROM_FILE:
+        return True
+    if node.op not in _INITIALISERS:
+        return False
+    sources = [draft.nodes.get(node_of(item)) for item in node.input[1:3]]
+    return not any(source is not None and source.op in RESTORE_OPS for source in sources)
+
+
+def inline_tables(
+    draft: Draft, model: Model, tables: dict[str, list[str]], self_initialising: bool, asset_dir: str | None
+) -> None:
+    """Give every filler of `tables` Const keys and values, and (if asked) every look-up a control input on it."""
+    users = draft.consumers()
+    for table, fillers in tables.items():
+        for filler in fillers:
+            if draft.nodes[filler].op in _FROM_FILE:
+                _read_file(draft, model, table, filler, asset_dir)
+        if self_initialising:
+            for user, position in users[table]:
+                if position == 0 and user.name not in fillers and user.op.startswith("LookupTable"):
+                    changed = draft.change(user.name)
+                    missing = [f"^{filler}" for filler in fillers if f"^{filler}" not in changed.input]
+                    changed.input.extend(missing)
+
+
+def init_node(draft: Draft, wanted: str | None, tables: dict[str, list[str]]) -> str | None:
+    """The name of a NoOp that runs every filler, added to the draft under the model's own name for it; None if none."""
+    fillers = [filler for names in tables.values() for filler in names]
+    if not fillers:
+        return None
+    taken = wanted is not None and wanted in draft.nodes and draft.nodes[wanted].op != "NoOp"
+    name = wanted if wanted is not None and not taken else draft.free_name("init_all_tables")
+    draft.add(NodeDef(name=name, op="NoOp", input=[f"^{filler}" for filler in fillers]))
+    return name
+
+
+def _read_file(draft: Draft, model: Model, table: str, filler: str, asset_dir: str | None) -> None:
+    """Turn InitializeTableFromTextFile into InitializeTable with Consts of what the file holds."""
+    node, table_node = draft.nodes[filler], draft.nodes[table]
+    path = find_asset(draft, model, node.input[1], asset_dir, filler)
+    keys, values = read_vocabulary(
+        path,
+        key=(node.attr["key_index"].i, table_node.attr["key_dtype"].type),
+        value=(node.attr["value_index"].i, table_node.attr["value_dtype"].type),
+        size=node.attr["vocab_size"].i if "vocab_size" in node.attr else -1,
+        delimiter=node.attr["delimiter"].s.decode() if "delimiter" in node.attr else "\t",
+        offset=node.attr["offset"].i if "offset" in node.attr else 0,
+    )
+    names = [add_const(draft, f"{filler}/{part}", tensor) for part, tensor in (("keys", keys), ("values", values))]
+    version = "V2" if node.op.endswith("V2") else ""
+    inlined = NodeDef(name=filler, op=f"InitializeTable{version}", input=[node.input[0], *names, *control_inputs(node)])
+    inlined.attr["Tkey"].type = keys.data_type
+    inlined.attr["Tval"].type = values.data_type
+    draft.add(inlined)
+    draft.note(f"{filler}: {keys.size} entries of {path} are put into the graph")
+
+
+def add_const(draft: Draft, name: str, tensor: LazyTensor) -> str:
+    """A new Const node holding `tensor`; returns its name."""
+    node = NodeDef(name=draft.free_name(name), op="Const")
+    node.attr["dtype"].type = tensor.data_type
+    node.attr["value"].tensor.CopyFrom(TensorProto.FromString(encode_head(tensor)))
+    draft.add(node)
+    draft.payloads[("", node.name)] = tensor
+    return str(node.name)
+
+
+def find_asset(draft: Draft, model: Model, filename_tensor: str, asset_dir: str | None, user: str) -> str:
+    """The path of the file a filename tensor names: as recorded, or by its name beside the model or its checkpoint.
+
+    FreezeError that lists where was looked when it is nowhere.
+    """
+    recorded = _recorded_name(draft, filename_tensor)
+    full_name = tensor_name(*parse_tensor_name(filename_tensor))
+    base = os.path.basename(recorded.replace("\\", "/")) if recorded else ""
+    listed = model.assets.get(full_name)
+    paths = [os.path.join(asset_dir, os.path.basename(listed or base))] if asset_dir is not None else []
+    paths += [listed] if listed else []
+    for folder in _folders(model):
+        paths += [os.path.join(folder, base), os.path.join(folder, "assets", base)] if base else []
+    paths += [recorded] if recorded and os.path.isabs(recorded) else []
+    for path in paths:
+        if os.path.isfile(path):
+            return path
+    raise FreezeError(
+        f"{user} reads the file {recorded or 'named by ' + filename_tensor}, which is not there; pass asset_dir= with "
+        f"the directory it is in now (looked for {', '.join(dict.fromkeys(paths)) or 'nothing'})",
+        nodes={user: "its asset file is missing"},
+    )
+
+
+def _folders(model: Model) -> Iterator[str]:
+    if model.source.folder is not None:
+        yield model.source.folder
+    if model.restoration is not None and os.path.dirname(model.restoration.checkpoint):
+        yield os.path.dirname(model.restoration.checkpoint)
+
+
+def _recorded_name(draft: Draft, name: str) -> str:
+    """The file name that a Const, or a placeholder with a Const default, gives."""
+    node = draft.nodes.get(node_of(name))
+    while node is not None and node.op in ("Identity", "PlaceholderWithDefault") and node.input:
+        node = draft.nodes.get(node_of(node.input[0]))
+    if node is None or node.op != "Const" or node.attr["dtype"].type != DataType.DT_STRING:
+        return ""
+    values = draft.graph.value(node).read().ravel()
+    return bytes(values[0]).decode("utf-8", "surrogateescape") if values.size else ""
+
+
+def read_vocabulary(
+    path: str, *, key: tuple[int, int], value: tuple[int, int], size: int, delimiter: str, offset: int = 0
+) -> tuple[LazyTensor, LazyTensor]:
+    """(keys, values) of a text file, one entry a line; `key` and `value` are (column, DataType).
+
+    Column -2 is the whole line, -1 the line's number. At most `size` lines are taken unless it is -1. FreezeError with
+    the line's number when it has too few columns, is no number where one is asked for, or is empty.
+    """
+    with open(path, "rb") as file:
+        lines = file.read().split(b"\n")
+    if lines and not lines[-1]:
+        lines.pop()
+    lines = [line.removesuffix(b"\r") for line in lines]
+    if 0 <= size < len(lines):
+        lines = lines[:size]
+    elif size > len(lines):
+        raise FreezeError(f"{path} has {len(lines)} lines where the graph asks for {size}; it may be another file")
+    for number, line in enumerate(lines, 1):
+        if not line:
+            raise FreezeError(f"{path}, line {number} is empty; TensorFlow refuses such a file")
+    return (
+        _column(path, lines, *key, delimiter, offset),
+        _column(path, lines, *value, delimiter, offset),
+    )
+
+
+def _column(path: str, lines: Sequence[bytes], column: int, dtype: int, delimiter: str, offset: int) -> LazyTensor:
+    if column == _LINE_NUMBER:
+        return lazy(path, np.arange(offset, offset + len(lines)).astype(numpy_dtype(dtype)))
+    cells = list(lines) if column == _WHOLE_LINE else list(_cells(path, lines, column, delimiter.encode()))
+    if dtype == DataType.DT_STRING:
+        return lazy(path, np.array(cells, dtype=object))
+    try:
+        return lazy(path, np.array([cell.decode() for cell in cells]).astype(numpy_dtype(dtype)))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise FreezeError(f"{path}: column {column} is not all {type_name(dtype)}: {error}") from None
+
+
+def _cells(path: str, lines: Iterable[bytes], column: int, delimiter: bytes) -> Iterator[bytes]:
+    for number, line in enumerate(lines, 1):
+        cells = line.split(delimiter)
+        if column >= len(cells):
+            raise FreezeError(f"{path}, line {number} has {len(cells)} columns; the graph asks for column {column}")
+        yield cells[column]
+
