@@ -1,7 +1,7 @@
 """Tensors that a checkpoint lists and that cannot be given as a whole.
 
 A Saver may save some of a partitioned variable's slices only, and one shard of a V1 checkpoint holds only its own:
-the slices can be read, the whole cannot. Variants and resource handles have no values outside a session.
+the slices can be read, the whole cannot. Variants and resource handles have values only while a graph runs.
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ _TABLE_MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
 _MEMMAPPED_ROOT = b"memmapped_package://"
 _HTML = re.compile(rb"\s*(<!--.*?-->\s*)*<(!doctype\s+html|html|head|\?xml)", re.IGNORECASE | re.DOTALL)
 
+_DATA_SHARD = re.compile(r"\.data-\d{5}-of-\d{5}$")  # a shard is raw values: its content says nothing
+
 _FOREIGN = (
     (0, b"version https://git-lfs.github.com/spec/", "a Git LFS pointer, not the file; run `git lfs pull` to get it"),
     (0, b"\x1f\x8b", "gzip-compressed; unpack it first (`gunzip`, or `tar xzf` for an archive)"),
@@ -181,9 +183,14 @@ def _text_kind(source: Source, start: bytes) -> Kind:
     field = _TEXT_FIELD.match(text)
     if field is not None and field.group(1) in _TEXT_KINDS:
         return Kind(_TEXT_KINDS[field.group(1)], text=True)
-    printable = bool(text) and sum(character.isprintable() or character.isspace() for character in text) > 0.95 * len(
-        text
-    )
+    readable = sum(character.isprintable() or character.isspace() for character in text)
+    printable = bool(text) and readable > 0.95 * len(text)
+    if _DATA_SHARD.search(source.name):
+        raise UnsupportedFormatError(
+            "by its name this is a data shard of a checkpoint, without a graph; pass the .meta beside it to load, or "
+            "its prefix to load_checkpoint",
+            path=source.name,
+        )
     raise FormatError(
         "this is plain text, but no protobuf text of a model; pass a .pb, .pbtxt, .meta, event file or directory"
         if printable

@@ -36,11 +36,11 @@ def bundle_signatures(graph: Graph, collections: Mapping[str, Any]) -> dict[str,
         if signatures.HasField("default_signature"):
             found["serving_default"] = _signature_def(graph, signatures.default_signature)
         inputs, outputs = named.get("inputs"), named.get("outputs")
-        if inputs is not None and outputs is not None and set(named) == {"inputs", "outputs"}:
-            generic = _generic(graph, inputs, outputs)  # Serving's custom for Predict before SavedModel
+        if inputs is not None and outputs is not None:  # the pair was the custom for Predict before SavedModel
+            del named["inputs"], named["outputs"]
+            generic = _generic(graph, inputs, outputs)
             found["predict" if "serving_default" in found else "serving_default"] = generic
-        else:
-            found.update({name: _signature_def(graph, signature) for name, signature in named.items()})
+        found.update({name: _signature_def(graph, signature) for name, signature in named.items()})
     return found
 
 

@@ -6,7 +6,7 @@ resource variable's handle through Identity, Switch, Enter. What takes such a te
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,14 +42,15 @@ class Aliases:
     merged: dict[str, set[str]]  # nodes whose reference may be of several variables
 
 
-def find_aliases(draft: Draft, variables: Iterable[Variable]) -> Aliases:
-    """The aliases of `variables` in the draft."""
+def find_aliases(draft: Draft, variables: Iterable[Variable], values: Mapping[str, str] | None = None) -> Aliases:
+    """The aliases of `variables` in the draft; `values`: node to the variable whose updated value it stands for."""
     consumers = draft.consumers()
     tensors: dict[Tensor, str] = {}
     accesses: list[Access] = []
     merged: dict[str, set[str]] = {}
     for variable in variables:
         waiting: list[Tensor] = [(variable.name, 0)]
+        waiting += [(node, 0) for node, owner in (values or {}).items() if owner == variable.name]
         while waiting:
             tensor = waiting.pop()
             if tensor in tensors:

@@ -31,6 +31,10 @@ class Context:
         """Whether the two never run both: some cond takes another branch."""
         return any((predicate, 1 - branch) in other.conds for predicate, branch in self.conds)
 
+    def under(self, outer: Context) -> Context:
+        """This context where the conds of `outer` hold as well."""
+        return Context(self.conds | outer.conds, self.frames)
+
 
 class Contexts:
     """The context of every node of a graph, worked out once."""

@@ -2,7 +2,8 @@
 
 1. A fed tensor `n:0` of a node with no other needed output: `n` becomes a Placeholder.
 2. Otherwise `n` becomes an IdentityN over Placeholders `n/0`, `n/1` ..., so that `n:k` keeps its name and can be fed;
-   outputs that are needed and not fed still come from the node, which moves to `n/unfed`.
+   outputs that are needed and not fed still come from the node, which moves to `n/unfed`, and what takes them takes
+   them there.
 3. dtype and shape are those the graph states; a shape it does not state is of unknown rank.
 4. Queues and iterators on the way to the fetches are cut in the same way, with a word.
 """
@@ -101,14 +102,20 @@ def _cut(draft: Draft, name: str, fed: set[int], used: set[int]) -> None:
             whole.input.append(placeholder.name)
     whole.attr["T"].list.type.extend(types)
     if moved:
-        original = NodeDef()
-        original.CopyFrom(node)
-        original.name = moved
-        payload = draft.payloads.get(("", name))
-        draft.add(original)
-        if payload is not None:
-            draft.payloads[("", moved)] = payload
+        _move(draft, node, moved, rest)
     draft.add(whole)
+
+
+def _move(draft: Draft, node: Any, moved: str, outputs: set[int]) -> None:
+    """Copy a node to the name `moved`, and let what takes any of `outputs` take it from there."""
+    copy = NodeDef()
+    copy.CopyFrom(node)
+    copy.name = moved
+    draft.add(copy)
+    for consumer, position in draft.consumers()[node.name]:
+        source, index = parse_tensor_name(consumer.input[position])
+        if index in outputs:
+            draft.change(consumer.name).input[position] = input_name(moved, index)
 
 
 def _placeholder(graph: Graph, node: Any, index: int, name: str) -> Any:

@@ -122,11 +122,11 @@ def _freeze_variables(
 ) -> None:
     present = [variable for variable in variables if _is_variable(draft, variable.name)]
     aliases = find_aliases(draft, present)
-    Updates(draft, aliases, targets, present).settle(on_update)
+    values = Updates(draft, aliases, targets, present).settle(on_update)
     draft.keep(draft.ancestors(roots))
     needed = [variable for variable in present if variable.name in draft.nodes]
     _require_values(needed, variables)
-    aliases = find_aliases(draft, needed)
+    aliases = find_aliases(draft, needed, values)
     by_name = {variable.name: variable for variable in needed}
     _turn_readers(draft, aliases, by_name)
     for variable in needed:
@@ -218,7 +218,7 @@ def _turn_handle_reader(draft: Draft, node: Any, variable: Variable) -> None:
     elif node.op == "VariableShape":
         out_type = node.attr["out_type"].type or DataType.DT_INT32
         _become(changed, "Shape", {"T": variable.data_type, "out_type": out_type})
-    else:
+    elif node.op not in ("Add", "Sub"):  # those are updates that were turned into their values
         raise FreezeError(
             f"{node.name} ({node.op}) takes the handle of variable {variable.name}, and no op on its value can stand "
             "for that; feed its outputs, or fetch something before it",

@@ -17,6 +17,8 @@ import os
 from collections.abc import Collection, Iterator
 from typing import Any
 
+import numpy as np
+
 from graph_restore.graph import Graph, tensor_attr
 from graph_restore.model import Model
 from graph_restore.names import is_control, parse_tensor_name
@@ -51,7 +53,8 @@ def prepare(
     nodes_by_name = {node.name: node for node in graph_def.node}
     for name, path in moved_assets(model, asset_folders).items():
         payloads.pop(("", name), None)
-        nodes_by_name[name].attr["value"].CopyFrom(tensor_attr(os.fsencode(path)))
+        shape = modern.value(modern.nodes[name]).shape
+        nodes_by_name[name].attr["value"].CopyFrom(tensor_attr(np.full(shape, os.fsencode(path), object)))
     return Graph(graph_def, payloads, modern.op_list)
 
 

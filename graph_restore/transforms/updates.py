@@ -67,10 +67,13 @@ class Updates:
         self._removed: dict[str, list[str]] = {}
         self._uses: dict[str, list[Use]] = {name: self._uses_of(name) for name in self._updates}
 
-    def settle(self, on_update: str) -> None:
-        """Rewrite the draft so that no update is left; FreezeError for what has no certain result."""
+    def settle(self, on_update: str) -> dict[str, str]:
+        """Rewrite the draft so that no update is left; FreezeError for what has no certain result.
+
+        Returns node name to variable of the updates that became the variable's new value.
+        """
         if not self._updates:
-            return
+            return {}
         kept, valued = self._that_matter()
         problems: dict[str, tuple[str, str]] = {}
         sources: dict[tuple[str, int], str] = {}
@@ -87,15 +90,18 @@ class Updates:
             )
         for variable, (text, _) in problems.items():
             self._draft.note(f"{text}; the restored value of {variable} is used, as on_update='initial' asks")
+        values: dict[str, str] = {}
         for accesses in self._updates.values():
             for access in accesses:
                 if access.node in kept and access.variable not in problems:
                     self._turn_into_value(access)
+                    values[access.node] = access.variable
                 else:
                     self._drop(access, told=access.variable in problems)
         for (node, position), source in sources.items():
             self._draft.change(node).input[position] = input_name(source, 0)
         self._forget_removed()
+        return values
 
     def _variable_of(self, update: str) -> str:
         return next(name for name, accesses in self._updates.items() if any(item.node == update for item in accesses))
@@ -172,23 +178,24 @@ class Updates:
         if copies or node.op not in _VIEWS:
             return [Use(access, access.node, self._contexts.of(access.node))]
         uses: list[Use] = []
-        waiting: list[Tensor] = [(access.node, index) for index in range(len(self._outputs(access.node)) or 1)]
-        seen: set[Tensor] = set()
+        waiting = [(access.node, index, Context()) for index in self._outputs(access.node) or {0}]
+        seen: set[tuple[str, int, Context]] = set()
         while waiting:
-            tensor = waiting.pop()
-            if tensor in seen:
+            step = waiting.pop()
+            if step in seen:
                 continue
-            seen.add(tensor)
-            context = self._contexts.of_edge(*tensor)
-            if tensor in self._fetches:
+            seen.add(step)
+            name, index, way = step
+            context = self._contexts.of_edge(name, index).under(way)  # the conds on the way hold past their Merge
+            if (name, index) in self._fetches:
                 uses.append(Use(access, "", context))
-            for consumer, position in self._consumers.get(tensor[0], ()):
-                if parse_tensor_name(consumer.input[position]) != tensor:
+            for consumer, position in self._consumers.get(name, ()):
+                if parse_tensor_name(consumer.input[position]) != (name, index):
                     continue
                 if consumer.op in _VIEWS:
-                    waiting.extend((consumer.name, index) for index in range(len(self._outputs(consumer.name)) or 1))
+                    waiting.extend((consumer.name, output, context) for output in self._outputs(consumer.name) or {0})
                 else:
-                    uses.append(Use(access, consumer.name, self._contexts.of(consumer.name)))
+                    uses.append(Use(access, consumer.name, self._contexts.of(consumer.name).under(context)))
         return uses
 
     def _outputs(self, name: str) -> set[int]:

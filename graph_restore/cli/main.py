@@ -1,0 +1,55 @@
+"""`graph-restore`: finds the verb, and turns errors into short messages.
+
+Exit status: 0 done, 1 the files are bad or disagree, 2 usage. A verb's module is imported when it is called.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import click
+
+from graph_restore import __version__
+from graph_restore.errors import GraphRestoreError
+
+VERBS = ("inspect", "check", "freeze")
+
+
+def error_text(error: Exception) -> str:
+    """What to print for an error: its message; for one of the operating system, the file and the reason."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__
+
+
+class _Verbs(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        found: click.Command = import_module(f"graph_restore.cli.{cmd_name}").command
+        return found
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # the reader went away, which click answers by ending quietly
+        except (GraphRestoreError, OSError) as error:
+            raise click.ClickException(error_text(error)) from error
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="graph-restore")
+def main() -> None:
+    """Brings TensorFlow 1 models back: looks at them, fits checkpoints, freezes them.
+
+    MODEL is a .pb, .pbtxt, .meta, event file, SavedModel, session bundle or run directory; CHECKPOINT a prefix,
+    any of its files, or its directory. TensorFlow is not needed.
+
+    \b
+    Example: graph-restore freeze run/model.ckpt-1000.meta --fetches softmax -o frozen.pb
+    """

@@ -1,0 +1,26 @@
+"""Options that several verbs have, and how lists of names are written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def names(*flags: str, help: str) -> Callable[[_Command], _Command]:
+    """An option that may be repeated and may hold commas: a list of names, None when it is not given."""
+    return click.option(*flags, multiple=True, metavar="NAMES", help=help, callback=_split)
+
+
+def _split(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> list[str] | None:
+    found = [name.strip() for value in values for name in value.split(",")]
+    if "" in found:
+        raise click.BadParameter("an empty name; separate names by single commas")
+    return found or None
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+tags = names("--tags", help="All tags of the SavedModel's graph.")

@@ -1,0 +1,106 @@
+"""LiveModel: a model together with what it became in a TensorFlow graph, and how values get into a session of it.
+
+Values are read by our own checkpoint reader and fed a batch at a time, so that they are never all in memory, and so
+that every checkpoint we read can be restored, whatever today's TensorFlow makes of it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from graph_restore.checkpoint import Checkpoint
+from graph_restore.errors import GraphRestoreError, GraphRestoreWarning
+from graph_restore.model import Model
+from graph_restore.runtime.importing import Imported
+from graph_restore.runtime.initialise import initialise_variables, run_initializers
+from graph_restore.runtime.tables import saved_tables, table_initializers
+from graph_restore.runtime.variables import RestoredVariable, Setter
+from graph_restore.tensors import LazyTensor, StringTensor
+from graph_restore.transforms.restore import restore
+from graph_restore.variables import Variable
+
+_BATCH_BYTES = 64 << 20
+_BATCH_COUNT = 256
+
+
+@dataclass
+class LiveModel:
+    """A model in a live graph. `variables` and `setters` by the node names of the model; `options` are restore's."""
+
+    model: Model
+    imported: Imported
+    variables: Mapping[str, RestoredVariable]
+    setters: Mapping[str, Setter]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def restore(self, session: Any, checkpoint: Any) -> Model:
+        """Restore variables and saved tables from a checkpoint; the model as `restore` gives it, with its report."""
+        if session.graph is not self.imported.graph:
+            raise GraphRestoreError(
+                "the session runs another graph than the one restore_graph imported into; make it with "
+                "tf.compat.v1.Session(graph=...) or inside `with graph.as_default():`"
+            )
+        restored = restore(self.model, checkpoint, **self.options)
+        self.assign(session, restored.variables)
+        self._fill_tables(session, checkpoint)
+        return restored
+
+    def assign(self, session: Any, variables: Iterable[Variable]) -> None:
+        """Give variables their `value`s."""
+        for batch in _batches((variable.name, variable.value) for variable in variables if variable.value is not None):
+            setters = [self.setters[name] for name, _ in batch]
+            feeds = {setter.placeholder: setter.feed(value.read()) for setter, (_, value) in zip(setters, batch)}
+            session.run([setter.operation for setter in setters], feeds)
+
+    def _fill_tables(self, session: Any, checkpoint: Any) -> None:
+        """Fill the tables whose keys and values the checkpoint has."""
+        for table in saved_tables(self.model.graph):
+            if isinstance(checkpoint, Checkpoint) and all(key in checkpoint for key in table.keys):
+                tensors = [self.imported.tensor(name) for name in table.tensors]
+                values = [checkpoint[key].read() for key in table.keys]
+                session.run(self.imported.operation(table.node), dict(zip(tensors, values)))
+
+    def initialise(self, session: Any, restored: Model) -> None:
+        """Fill tables and give first values to variables that got none; a warning lists what could not be done."""
+        tables = {name: self.imported.operation(name) for name in table_initializers(self.model)}
+        failed = run_initializers(session, tables)
+        valued = {variable.name for variable in restored.variables if variable.value is not None}
+        names = {self.imported.operation(name).name: name for name in self.variables}
+        missing = {live: self.variables[name] for live, name in names.items() if name not in valued}
+        result = initialise_variables(session, missing, {live for live, name in names.items() if name in valued})
+        if result.overwritten:
+            again = {names[live] for live in result.overwritten}
+            self.assign(session, [variable for variable in restored.variables if variable.name in again])
+        self._report({names[live] for live in result.done}, {**result.failed, **failed}, restored)
+
+    def _report(self, done: set[str], failed: Mapping[str, str], restored: Model) -> None:
+        report = restored.restoration
+        sought = report.missing if report is not None else {}
+        saved = {entry.variable for saver in self.model.savers for entry in saver.entries}
+        expected = [name for name in sorted(done & set(sought)) if name in saved or not self.model.savers]
+        if expected:
+            _warn(f"{len(expected)} variables are not in the checkpoint and were initialised: {', '.join(expected)}")
+        if failed:
+            listed = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
+            _warn(f"{len(failed)} variables or tables have no value yet: {listed}")
+
+
+def _batches(values: Iterable[tuple[str, Any]]) -> Iterator[list[tuple[str, LazyTensor]]]:
+    batch: list[tuple[str, LazyTensor]] = []
+    size = 0
+    for name, value in values:
+        length = 32 * value.size if isinstance(value, StringTensor) else value.nbytes
+        if batch and (size + length > _BATCH_BYTES or len(batch) == _BATCH_COUNT):
+            yield batch
+            batch, size = [], 0
+        batch.append((name, value))
+        size += length
+    if batch:
+        yield batch
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, GraphRestoreWarning, stacklevel=2)

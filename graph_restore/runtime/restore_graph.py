@@ -1,0 +1,215 @@
+"""restore_graph: a graph and a checkpoint of TensorFlow 1 brought to life in a graph of today's TensorFlow."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+from graph_restore.checkpoint import load_checkpoint
+from graph_restore.discovery import find_variables
+from graph_restore.errors import GraphRestoreError, GraphRestoreWarning
+from graph_restore.graph import Graph
+from graph_restore.model import Model
+from graph_restore.protos import SaverDef
+from graph_restore.runtime.guard import tensorflow
+from graph_restore.runtime.importing import Imported, check_elements, import_graph, model_of, refuse_unknown_ops
+from graph_restore.runtime.live import LiveModel
+from graph_restore.runtime.variables import (
+    RestoredVariable,
+    add_to_collections,
+    is_trainable,
+    make_setter,
+    make_variable,
+    updated_variables,
+)
+from graph_restore.savers import find_savers
+from graph_restore.transforms.prepare import prepare
+from graph_restore.transforms.restore import restore
+from graph_restore.transforms.selection import Rename, Selection
+from graph_restore.variables import RESOURCE_OPS
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """How the import is to be done."""
+
+    graph: Any
+    scope: str
+    input_map: Mapping[str, Any] | None
+    return_elements: Sequence[str]
+    trainable: bool | str
+    collections: Sequence[str] | None
+    clear_devices: bool
+
+
+def restore_graph(
+    graph_def: Any,
+    save_path: Any = None,
+    saver_def: Any = None,
+    input_map: Mapping[str, Any] | None = None,
+    return_elements: Sequence[str] | None = None,
+    op_dict: Any = None,
+    trainable: bool | str = True,
+    collections: Sequence[str] | None = None,
+    *,
+    import_scope: str = "",
+    session: Any = None,
+    clear_devices: bool = True,
+    initialize_missing: bool = True,
+    asset_dir: str | os.PathLike[str] | None = None,
+    include: Selection = None,
+    exclude: Selection = None,
+    rename: Rename = None,
+    moving_averages: bool = False,
+    cast: bool = False,
+    strict: bool = False,
+    on_mismatch: str = "error",
+) -> tuple[list[Any] | None, Any]:
+    """Import a graph into the default graph, with variables, and restore them in the session: (elements, saver).
+
+        with tf.Graph().as_default(), tf.compat.v1.Session():
+            (x, y), saver = restore_graph(graph_def, "run/model.ckpt-1000", return_elements=["x:0", "y:0"])
+
+    `graph_def`: anything `graph_restore.load` takes, or a TensorBoard EventAccumulator. `save_path`: a checkpoint as
+    `restore` takes it; with it, variables are restored in `session` (by default the default session), those it does
+    not hold are initialised unless `initialize_missing` is False, and tables are filled: the model runs. Without a
+    session nothing is restored, and a GraphRestoreWarning gives the line to run. `saver_def`: the saver of the graph
+    to use. `input_map`, `return_elements`: as for tf.import_graph_def; `op_dict` is ignored, as there.
+
+    `trainable`: True puts into TRAINABLE_VARIABLES what the graph says is trained or, where it does not say, float
+    variables that are no slot, moving average or counter; "infer" only what the graph says; False nothing.
+    `collections`: where to put the variables, instead of those they were in (GLOBAL_VARIABLES if not known).
+    `import_scope`: a name scope for all nodes. `clear_devices`: forget the devices of the machine that trained.
+    `asset_dir`: where vocabularies and other assets are that moved. The others are those of `restore`.
+
+    `elements` is a list in the order asked for, None when `return_elements` is None. `saver` saves and restores under
+    the original's checkpoint keys; None when there are no variables.
+
+    Raises GraphRestoreError in eager mode, UnsupportedFormatError for ops that the running TensorFlow does not have,
+    NodeNotFoundError for elements that are not there, and what `load` and `restore` raise; all before the graph is
+    touched.
+    """
+    tensorflow()
+    options = {
+        "include": include, "exclude": exclude, "rename": rename, "moving_averages": moving_averages, "cast": cast,
+        "strict": strict, "on_mismatch": on_mismatch,
+    }  # fmt: skip
+    graph, running, session = _surroundings(session)
+    model = _with_saver_def(model_of(graph_def), saver_def)
+    checkpoint = load_checkpoint(save_path) if isinstance(save_path, str | os.PathLike) else save_path
+    if checkpoint is not None:
+        restore(model, checkpoint, **options)  # what does not fit is told before anything is built
+    elements = list(return_elements or ())
+    check_elements(model.graph, elements)
+    refuse_unknown_ops(model.graph)
+    folders = _asset_folders(asset_dir, checkpoint)
+    wanted = _Wanted(graph, import_scope, input_map, elements, trainable, collections, clear_devices)
+    with running:
+        found, live = _build(model, wanted, folders, options)
+        saver = _saver(live, checkpoint, saver_def)
+        if checkpoint is not None and session is None:
+            warnings.warn(_line_to_run(save_path), GraphRestoreWarning, stacklevel=2)
+        elif checkpoint is not None:
+            _fill(live, session, checkpoint, initialize_missing, saver)
+    return (None if return_elements is None else found), saver
+
+
+def _surroundings(session: Any) -> tuple[Any, AbstractContextManager[Any], Any]:
+    """The graph to import into, a context in which it is the default, and the session, if there is one for it."""
+    tf = tensorflow()
+    if session is not None:
+        return session.graph, session.graph.as_default(), session
+    if tf.executing_eagerly():
+        raise GraphRestoreError(
+            "restore_graph builds a graph, and TensorFlow executes eagerly here. Call it inside\n"
+            "    with tf.Graph().as_default(), tf.compat.v1.Session():\n"
+            "        elements, saver = graph_restore.restore_graph(...)"
+        )
+    graph, session = tf.compat.v1.get_default_graph(), tf.compat.v1.get_default_session()
+    return graph, nullcontext(), session if session is not None and session.graph is graph else None
+
+
+def _with_saver_def(model: Model, saver_def: Any) -> Model:
+    """The model with the saver that is to be used put first."""
+    if saver_def is None:
+        return model
+    own = SaverDef.FromString(saver_def.SerializeToString())
+    for name in (own.filename_tensor_name, own.save_tensor_name, own.restore_op_name):
+        if name:
+            model.graph.node(name)
+    savers = find_savers(model.graph, own)
+    variables = find_variables(model.graph, model.collections, savers)
+    return replace(model, saver_def=own, savers=tuple(savers), variables=variables)
+
+
+def _asset_folders(asset_dir: str | os.PathLike[str] | None, checkpoint: Any) -> list[str]:
+    folders = [os.fspath(asset_dir)] if asset_dir is not None else []
+    prefix = getattr(checkpoint, "prefix", None)
+    return [*folders, os.path.dirname(prefix)] if isinstance(prefix, str) else folders
+
+
+def _build(
+    model: Model, wanted: _Wanted, folders: Sequence[str], options: Mapping[str, Any]
+) -> tuple[list[Any], LiveModel]:
+    """Import the graph and make its variables."""
+    tf = tensorflow()
+    graph = prepare(
+        model, clear_devices=wanted.clear_devices, taken=_shared_names(wanted.graph), asset_folders=folders
+    )
+    found, imported = import_graph(graph, wanted.graph, wanted.scope, wanted.input_map, wanted.return_elements)
+    with tf.control_dependencies(None), wanted.graph.device(None):
+        setters = {variable.name: make_setter(variable, imported) for variable in model.variables}
+        variables = _variables(model, graph, imported, setters, wanted)
+    return found, LiveModel(model, imported, variables, setters, options)
+
+
+def _variables(
+    model: Model, graph: Graph, imported: Imported, setters: Mapping[str, Any], wanted: _Wanted
+) -> dict[str, RestoredVariable]:
+    updated = updated_variables(graph)
+    made: dict[str, RestoredVariable] = {}
+    for variable in model.variables:
+        trainable = is_trainable(variable, wanted.trainable, updated)
+        made[variable.name] = make_variable(variable, graph, imported, setters[variable.name], trainable)
+        add_to_collections(made[variable.name], wanted.graph, wanted.collections, trainable)
+    return made
+
+
+def _shared_names(graph: Any) -> set[str]:
+    """The shared names that resource variables of a live graph have."""
+    handles = [operation for operation in graph.get_operations() if operation.type in RESOURCE_OPS]
+    return {operation.get_attr("shared_name").decode("utf-8", "replace") for operation in handles}
+
+
+def _saver(live: LiveModel, checkpoint: Any, saver_def: Any) -> Any:
+    """The saver, its keys those the checkpoint has where one is given."""
+    from graph_restore.runtime.saver import make_saver
+
+    model = live.model
+    keyed = model.variables if checkpoint is None else restore(model, checkpoint, on_mismatch="skip").variables
+    max_to_keep = model.saver_def.max_to_keep if model.saver_def is not None else 5
+    own = model.saver_def if saver_def is not None else None
+    if not len(model.variables):
+        return None
+    with tensorflow().control_dependencies(None), live.imported.graph.device(None):
+        return make_saver(live, keyed, own, max_to_keep)
+
+
+def _fill(live: LiveModel, session: Any, checkpoint: Any, initialize_missing: bool, saver: Any) -> None:
+    restored = live.restore(session, checkpoint)
+    if saver is not None:
+        saver.restoration = restored.restoration
+    if initialize_missing:
+        live.initialise(session, restored)
+
+
+def _line_to_run(save_path: Any) -> str:
+    path = os.fspath(save_path) if isinstance(save_path, str | os.PathLike) else save_path
+    return (
+        "no session runs the default graph, so nothing was restored; once there is one, run "
+        f"saver.restore(sess, {path!r})"
+    )

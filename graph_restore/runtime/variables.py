@@ -1,0 +1,174 @@
+"""Live variables for a graph that was imported: what `tf.Variable` gave when the graph was built.
+
+Every variable op gets a real `tf.compat.v1.Variable` in the collections TensorFlow looks in, so that optimizers,
+gradients and savers find it. What a graph that was cut down lacks (an initializer, a read) is added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from graph_restore.discovery import TRAINABLE_COLLECTION
+from graph_restore.graph import Graph
+from graph_restore.names import is_control, parse_tensor_name
+from graph_restore.runtime.guard import tensorflow
+from graph_restore.runtime.importing import Imported
+from graph_restore.savers import variable_of
+from graph_restore.variables import Variable
+
+GLOBAL_COLLECTION, LOCAL_COLLECTION = "variables", "local_variables"
+_VARIABLE_COLLECTIONS = (
+    GLOBAL_COLLECTION, LOCAL_COLLECTION, "model_variables", "moving_average_variables", "metric_variables",
+    "global_step",
+)  # fmt: skip
+_NEVER_TRAINED = ("global_step", "beta1_power", "beta2_power", "moving_mean", "moving_variance")
+_UPDATES = ("AssignAdd", "AssignSub", "AssignAddVariableOp", "AssignSubVariableOp")
+
+
+class RestoredVariable:
+    """Mark of the variables that `restore_graph` makes; each is a `tf.compat.v1.Variable` too.
+
+    `description`: what is known of the variable (graph_restore.Variable), its names being those of the model's graph.
+    """
+
+    description: Variable
+
+
+@dataclass(frozen=True)
+class Setter:
+    """How a variable is given a value: run `operation`, feeding `placeholder`."""
+
+    placeholder: Any
+    operation: Any
+
+    def feed(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """The array as TensorFlow wants it: quantised numbers are plain integers elsewhere."""
+        wanted = self.placeholder.dtype.as_numpy_dtype
+        return array.view(wanted) if self.placeholder.dtype.is_quantized else array
+
+
+def make_setter(variable: Variable, imported: Imported) -> Setter:
+    """Nodes that assign a fed value, of whatever shape: what the shape must be is known before."""
+    tf = tensorflow()
+    target = imported.tensor(variable.name)
+    dtype = tf.dtypes.as_dtype(int(variable.data_type))
+    with tf.compat.v1.name_scope(f"{target.op.name}/restore/"):
+        placeholder = tf.compat.v1.placeholder(dtype, name="value")
+        if variable.kind == "resource":
+            operation = tf.raw_ops.AssignVariableOp(resource=target, value=placeholder, name="Assign")
+        else:
+            operation = tf.raw_ops.Assign(ref=target, value=placeholder, validate_shape=False, name="Assign").op
+    return Setter(placeholder, operation)
+
+
+def make_variable(
+    variable: Variable, graph: Graph, imported: Imported, setter: Setter, trainable: bool
+) -> RestoredVariable:
+    """The live variable. Without an initializer in the graph its own is `setter`, which must be fed."""
+    definition = _classes()["VariableDef"](
+        variable_name=imported.tensor(variable.name).name,
+        is_resource=variable.kind == "resource",
+        trainable=trainable,
+        snapshot_name=_snapshot(variable, graph, imported).name,
+    )
+    if variable.initializer is not None and variable.initializer in imported:
+        initializer = imported.operation(variable.initializer)
+        definition.initializer_name = initializer.name
+        if len(initializer.inputs) > 1:
+            definition.initial_value_name = initializer.inputs[1].name
+    else:
+        definition.initializer_name = setter.operation.name
+        definition.initial_value_name = setter.placeholder.name
+    if variable.slice is not None:
+        part = definition.save_slice_info_def
+        part.full_name = variable.checkpoint_key or variable.name
+        part.full_shape.extend(variable.slice.full_shape)
+        part.var_offset.extend(variable.slice.starts)
+        part.var_shape.extend(variable.slice.lengths)
+    made: RestoredVariable = _classes()[variable.kind](variable_def=definition)
+    made.description = variable
+    return made
+
+
+@cache
+def _classes() -> dict[str, Any]:
+    """The classes of live variables by kind, and TensorFlow's VariableDef; learnt from two throw-away variables."""
+    tf = tensorflow()
+    with tf.Graph().as_default():
+        ref = tf.compat.v1.Variable(0.0, use_resource=False)
+        resource = tf.compat.v1.Variable(0.0, use_resource=True)
+        return {
+            "ref": type("RestoredRefVariable", (RestoredVariable, type(ref)), {}),
+            "resource": type("RestoredResourceVariable", (RestoredVariable, type(resource)), {}),
+            "VariableDef": type(ref.to_proto()),
+        }
+
+
+def _snapshot(variable: Variable, graph: Graph, imported: Imported) -> Any:
+    """The tensor that reads the variable whenever it is run: the graph's, unless that one waits for updates."""
+    tf = tensorflow()
+    target = imported.tensor(variable.name)
+    reading = "ReadVariableOp" if variable.kind == "resource" else "Identity"
+    node = graph.nodes.get(parse_tensor_name(variable.snapshot or "")[0])
+    if node is not None:
+        from_collection = variable.authority.get("snapshot") == "collection"
+        plain = node.op == reading and len(node.input) == 1 and parse_tensor_name(node.input[0]) == (variable.name, 0)
+        if plain or (from_collection and variable_of(graph, node.name) == variable.name and not _waits(node)):
+            return imported.tensor(variable.snapshot or "")
+    with tf.compat.v1.name_scope(f"{target.op.name}/Read/"):
+        if variable.kind == "resource":
+            return tf.raw_ops.ReadVariableOp(resource=target, dtype=tf.dtypes.as_dtype(int(variable.data_type)))
+        return tf.identity(target, name="Identity")
+
+
+def _waits(node: Any) -> bool:
+    return any(is_control(name) for name in node.input)
+
+
+def is_trainable(variable: Variable, trainable: bool | str, updated: Collection[str]) -> bool:
+    """Whether a variable counts as trainable: for False none, for "infer" those the graph says, for True likely ones too.
+
+    A likely one is a float variable that is no slot, moving average or counter; asked only where the graph is silent.
+    `updated`: the variables that `updated_variables` gives.
+    """
+    if trainable is False:
+        return False
+    if variable.trainable is not None:
+        return variable.trainable
+    if trainable == "infer":
+        return False
+    return (
+        variable.data_type.name in ("DT_FLOAT", "DT_DOUBLE", "DT_HALF", "DT_BFLOAT16")
+        and not variable.is_slot
+        and variable.moving_average_of is None
+        and LOCAL_COLLECTION not in variable.collections
+        and variable.name.rpartition("/")[2] not in _NEVER_TRAINED
+        and variable.name not in updated
+    )
+
+
+def updated_variables(graph: Graph) -> set[str]:
+    """The variables to which the graph itself adds, as to a counter or an average."""
+    updates = [node for node in graph.graph_def.node if node.op in _UPDATES and node.input]
+    return {name for node in updates if (name := variable_of(graph, node.input[0])) is not None}
+
+
+def add_to_collections(made: Any, live_graph: Any, collections: Sequence[str] | None, trainable: bool) -> None:
+    """Put a live variable into the collections it belongs to; into `collections` instead of these if given."""
+    described = made.description.collections
+    if collections is not None:
+        names = list(collections)
+    else:
+        names = [name for name in _VARIABLE_COLLECTIONS if name in described]
+        if GLOBAL_COLLECTION not in names and LOCAL_COLLECTION not in names:
+            names.insert(0, GLOBAL_COLLECTION)
+    if trainable:
+        names.append(TRAINABLE_COLLECTION)
+    for name in dict.fromkeys(names):
+        if name != "global_step" or not live_graph.get_collection(name):  # TensorFlow refuses to choose between two
+            live_graph.add_to_collection(name, made)
