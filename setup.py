@@ -19,6 +19,7 @@ def version() -> str:
     return found[1]
 
 
+CORE = ["numpy>=1.23", "protobuf>=4.25", "google-crc32c>=1.5", "ml_dtypes>=0.4", "click>=8.1", "rich>=13"]
 TEST = ["pytest>=8", "hypothesis>=6", "grpcio-tools>=1.62"]
 
 setup(
@@ -41,7 +42,7 @@ setup(
     packages=find_packages(include=["graph_restore", "graph_restore.*"]),
     package_data={"graph_restore": ["*.binpb", "py.typed"]},
     python_requires=">=3.10",
-    install_requires=["numpy>=1.23", "protobuf>=4.25", "google-crc32c>=1.5", "ml_dtypes>=0.4", "click>=8.1", "rich>=13"],
+    install_requires=CORE,
     extras_require={
         "tensorflow": ["tensorflow>=2.16", "tensorboard"],
         "tensorflow-cpu": ["tensorflow-cpu>=2.16", "tensorboard"],

@@ -53,7 +53,9 @@ def _load_path(path: str, tags: Collection[str] | None) -> Model:
     if not os.path.exists(path):
         if os.path.isfile(path + ".meta"):
             return _load_path(path + ".meta", tags)  # a checkpoint prefix was given
-        raise FileNotFoundError(f"{path}: no such file or directory; pass a .meta, .pb, .pbtxt, event file or directory")
+        raise FileNotFoundError(
+            f"{path}: no such file or directory; pass a .meta, .pb, .pbtxt, event file or directory"
+        )
     folder = os.path.dirname(path)
     return _read(FileSource(path), ModelSource(path, checkpoint=_checkpoint_beside(path), folder=folder), tags)
 
@@ -123,8 +125,8 @@ def export(
     `format`: "graph_def" (.pb) or "graph_def_text" (.pbtxt), from the suffix by default. Large constants go from the
     files they lie in to the new one, their checksums tested on the way; `progress` is called with bytes written.
 
-    Raises UnsupportedFormatError before anything is written when the result would pass protobuf's 2 GiB, CorruptionError
-    when a checksum is wrong; an existing file then stays as it was.
+    Raises UnsupportedFormatError before anything is written when the result would pass protobuf's 2 GiB,
+    CorruptionError when a checksum is wrong; an existing file then stays as it was.
     """
     path = os.fspath(path)
     if format is None:

@@ -283,4 +283,3 @@ def _averages(graph: Graph) -> Iterator[tuple[str, str]]:
                 sides = [variable_of(graph, name) for name in difference.input if not is_control(name)]
                 if shadow in sides and None not in sides and len(set(sides)) == 2:
                     yield shadow, str(next(side for side in sides if side != shadow))
-

@@ -118,7 +118,8 @@ def numpy_dtype(number: int) -> np.dtype[Any]:
     if base in _ML_DTYPES_NAMES:
         import ml_dtypes  # on first use: it costs more to import than most models need
 
-        return np.dtype(getattr(ml_dtypes, _ML_DTYPES_NAMES[base]))
+        named: np.dtype[Any] = np.dtype(getattr(ml_dtypes, _ML_DTYPES_NAMES[base]))
+        return named
     raise UnsupportedFormatError(f"a tensor of type {type_name(number)} has no value that could be read")
 
 

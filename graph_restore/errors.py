@@ -103,9 +103,7 @@ class FreezeError(GraphRestoreError):
     `variables`: names that still lack a value. `nodes`: node name to the reason it cannot be frozen.
     """
 
-    def __init__(
-        self, message: str, *, variables: Sequence[str] = (), nodes: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, message: str, *, variables: Sequence[str] = (), nodes: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.variables, self.nodes = list(variables), dict(nodes or {})
 

@@ -129,8 +129,8 @@ class Graph:
             chunk for part in self.encode().parts() for chunk in (part.chunks() if isinstance(part, Extent) else [part])
         )
         tensorflow = sys.modules.get("tensorflow")
-        message_class = tensorflow.compat.v1.GraphDef if hasattr(tensorflow, "compat") else GraphDef
-        return message_class.FromString(data)
+        compat = getattr(tensorflow, "compat", None)
+        return (compat.v1.GraphDef if compat is not None else GraphDef).FromString(data)
 
     def _encode_library(self, library: Any) -> Encoded:
         pieces: list[bytes | Encoded] = []

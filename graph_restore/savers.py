@@ -128,4 +128,3 @@ def _filename_tensor(graph: Graph, node: Any) -> str:
 def restore_nodes(savers: list[SaverMap]) -> set[str]:
     """The nodes that assign restored values, so that they are not taken for initializers."""
     return {entry.restored_by for saver in savers for entry in saver.entries if entry.restored_by}
-

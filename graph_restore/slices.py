@@ -29,7 +29,7 @@ class TensorSlice:
 
     def __post_init__(self) -> None:
         fits = len(self.full_shape) == len(self.starts) == len(self.lengths) and all(
-            0 <= start and 0 <= length and start + length <= size
+            start >= 0 and length >= 0 and start + length <= size
             for size, start, length in zip(self.full_shape, self.starts, self.lengths)
         )
         if not fits:
@@ -118,9 +118,7 @@ def _overlap(boxes: list[TensorSlice]) -> bool:
 
 
 def _meet(one: TensorSlice, two: TensorSlice) -> bool:
-    return all(
-        a < b + m and b < a + n for a, n, b, m in zip(one.starts, one.lengths, two.starts, two.lengths)
-    )
+    return all(a < b + m and b < a + n for a, n, b, m in zip(one.starts, one.lengths, two.starts, two.lengths))
 
 
 class _Stream:

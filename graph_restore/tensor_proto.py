@@ -23,7 +23,6 @@ _DTYPE, _SHAPE, _CONTENT, _STRINGS = 1, 2, 4, 8
 FIXED_FIELDS = {5: "<f4", 6: "<f8", 9: "<f4", 12: "<f8", 18: "u1"}  # float, double, scomplex, dcomplex, float8
 VARINT_FIELDS = {7, 10, 11, 13, 16, 17}  # int, int64, bool, half, uint32, uint64
 _SCALAR_TYPES = {VARINT, FIXED32, FIXED64}
-_MAX_RANK = 254
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,9 @@ def scan_tensor_proto(name: str, source: Source, offset: int, end: int) -> LazyT
     FormatError when the bytes are no TensorProto; UnsupportedFormatError for resource handles and variants.
     """
     window = Window(source)
-    number, shape, values = 0, (), list[Field]()
+    number = 0
+    shape: tuple[int, ...] = ()
+    values: list[Field] = []
     for field in window.fields(offset, end):
         if field.number == _DTYPE and field.wire_type == VARINT:
             number = field.value
@@ -84,14 +85,12 @@ def scan_shape(window: Window, shape: Field) -> tuple[int, ...]:
                 if field.number == 1 and field.wire_type == VARINT:
                     size = field.value - (1 << 64) if field.value >> 63 else field.value
             sizes.append(size)
-    if len(sizes) > _MAX_RANK or any(size < 0 for size in sizes):
+    if any(size < 0 for size in sizes):
         raise FormatError("a tensor's shape is impossible", path=window.source.name, offset=shape.start, found=sizes)
     return tuple(sizes)
 
 
-def _stored(
-    name: str, kind: DataType, shape: tuple[int, ...], values: list[Field], whole: Extent
-) -> LazyTensor:
+def _stored(name: str, kind: DataType, shape: tuple[int, ...], values: list[Field], whole: Extent) -> LazyTensor:
     if kind is DataType.DT_STRING:
         return ProtoStringTensor(name, shape, whole, sum(field.number == _STRINGS for field in values))
     if kind in (DataType.DT_RESOURCE, DataType.DT_VARIANT, DataType.DT_INVALID):

@@ -18,6 +18,7 @@ from graph_restore.errors import CorruptionError, FormatError, UnsupportedFormat
 from graph_restore.storage.extent import Extent
 
 _PIECE = 1 << 20  # elements or bytes made at a time
+_MAX_RANK, _MAX_SIZE = 32, 1 << 59  # what every numpy can hold
 _FILL_LIMIT = 4 << 30  # bytes a few stored values may be spread to; no length in the file vouches for more
 
 
@@ -36,6 +37,12 @@ class LazyTensor:
         self.shape: tuple[int, ...] = tuple(int(size) for size in shape)
         if any(size < 0 for size in self.shape):
             raise FormatError(f"tensor {name}: a negative dimension", found=self.shape)
+        if len(self.shape) > _MAX_RANK or math.prod(size for size in self.shape if size) >= _MAX_SIZE:
+            raise FormatError(
+                f"tensor {name}: its shape is impossible",
+                expected=f"at most {_MAX_RANK} dimensions and under {_MAX_SIZE} elements",
+                found=list(self.shape[:_MAX_RANK]),
+            )
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -208,7 +215,7 @@ class VarintTensor(LazyTensor):
 
     def _cast(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         if self.data_type is DataType.DT_BOOL:
-            return values != 0
+            return values.astype(np.bool_)
         if self.dtype.kind not in "iu" or self.data_type in (DataType.DT_INT4, DataType.DT_UINT4):
             bits = np.dtype(f"u{self.dtype.itemsize}")  # half and bfloat16 are stored as their bits
             return values.astype(bits).view(self.dtype)

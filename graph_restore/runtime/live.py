@@ -11,14 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from graph_restore.checkpoint import Checkpoint
 from graph_restore.errors import GraphRestoreError, GraphRestoreWarning
 from graph_restore.model import Model
 from graph_restore.runtime.importing import Imported
 from graph_restore.runtime.initialise import initialise_variables, run_initializers
 from graph_restore.runtime.tables import saved_tables, table_initializers
 from graph_restore.runtime.variables import RestoredVariable, Setter
-from graph_restore.tensors import LazyTensor, StringTensor
+from graph_restore.tensors import LazyTensor, StringTensor, lazy
 from graph_restore.transforms.restore import restore
 from graph_restore.variables import Variable
 
@@ -36,8 +35,8 @@ class LiveModel:
     setters: Mapping[str, Setter]
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def restore(self, session: Any, checkpoint: Any) -> Model:
-        """Restore variables and saved tables from a checkpoint; the model as `restore` gives it, with its report."""
+    def restore(self, session: Any, checkpoint: Mapping[str, Any]) -> Model:
+        """Restore variables and saved tables from a Checkpoint or a mapping to arrays; the model as `restore` gives it, with its report."""
         if session.graph is not self.imported.graph:
             raise GraphRestoreError(
                 "the session runs another graph than the one restore_graph imported into; make it with "
@@ -58,9 +57,9 @@ class LiveModel:
     def _fill_tables(self, session: Any, checkpoint: Any) -> None:
         """Fill the tables whose keys and values the checkpoint has."""
         for table in saved_tables(self.model.graph):
-            if isinstance(checkpoint, Checkpoint) and all(key in checkpoint for key in table.keys):
+            if all(key in checkpoint for key in table.keys):
                 tensors = [self.imported.tensor(name) for name in table.tensors]
-                values = [checkpoint[key].read() for key in table.keys]
+                values = [lazy(key, checkpoint[key]).read() for key in table.keys]
                 session.run(self.imported.operation(table.node), dict(zip(tensors, values)))
 
     def initialise(self, session: Any, restored: Model) -> None:

@@ -30,7 +30,7 @@ from graph_restore.savers import find_savers
 from graph_restore.transforms.prepare import prepare
 from graph_restore.transforms.restore import restore
 from graph_restore.transforms.selection import Rename, Selection
-from graph_restore.variables import RESOURCE_OPS
+from graph_restore.variables import RESOURCE_OPS, Variables
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def restore_graph(
     touched.
     """
     tensorflow()
-    options = {
+    options: dict[str, Any] = {
         "include": include, "exclude": exclude, "rename": rename, "moving_averages": moving_averages, "cast": cast,
         "strict": strict, "on_mismatch": on_mismatch,
     }  # fmt: skip
@@ -103,14 +103,15 @@ def restore_graph(
     checkpoint = load_checkpoint(save_path) if isinstance(save_path, str | os.PathLike) else save_path
     if checkpoint is not None:
         restore(model, checkpoint, **options)  # what does not fit is told before anything is built
+    keyed = _with_keys(model, checkpoint)
     elements = list(return_elements or ())
     check_elements(model.graph, elements)
     refuse_unknown_ops(model.graph)
     folders = _asset_folders(asset_dir, checkpoint)
     wanted = _Wanted(graph, import_scope, input_map, elements, trainable, collections, clear_devices)
     with running:
-        found, live = _build(model, wanted, folders, options)
-        saver = _saver(live, checkpoint, saver_def)
+        found, live = _build(model, keyed, wanted, folders, options)
+        saver = _saver(live, keyed, saver_def is not None)
         if checkpoint is not None and session is None:
             warnings.warn(_line_to_run(save_path), GraphRestoreWarning, stacklevel=2)
         elif checkpoint is not None:
@@ -146,6 +147,14 @@ def _with_saver_def(model: Model, saver_def: Any) -> Model:
     return replace(model, saver_def=own, savers=tuple(savers), variables=variables)
 
 
+def _with_keys(model: Model, checkpoint: Any) -> Variables:
+    """The model's variables with the keys that they are saved under, as a checkpoint confirms where one is given."""
+    if checkpoint is None:
+        return model.variables
+    found = restore(model, checkpoint, on_mismatch="skip").variables
+    return Variables(replace(variable, value=None) for variable in found)
+
+
 def _asset_folders(asset_dir: str | os.PathLike[str] | None, checkpoint: Any) -> list[str]:
     folders = [os.fspath(asset_dir)] if asset_dir is not None else []
     prefix = getattr(checkpoint, "prefix", None)
@@ -153,26 +162,24 @@ def _asset_folders(asset_dir: str | os.PathLike[str] | None, checkpoint: Any) ->
 
 
 def _build(
-    model: Model, wanted: _Wanted, folders: Sequence[str], options: Mapping[str, Any]
+    model: Model, keyed: Variables, wanted: _Wanted, folders: Sequence[str], options: Mapping[str, Any]
 ) -> tuple[list[Any], LiveModel]:
     """Import the graph and make its variables."""
     tf = tensorflow()
-    graph = prepare(
-        model, clear_devices=wanted.clear_devices, taken=_shared_names(wanted.graph), asset_folders=folders
-    )
+    graph = prepare(model, clear_devices=wanted.clear_devices, taken=_shared_names(wanted.graph), asset_folders=folders)
     found, imported = import_graph(graph, wanted.graph, wanted.scope, wanted.input_map, wanted.return_elements)
     with tf.control_dependencies(None), wanted.graph.device(None):
-        setters = {variable.name: make_setter(variable, imported) for variable in model.variables}
-        variables = _variables(model, graph, imported, setters, wanted)
+        setters = {variable.name: make_setter(variable, imported) for variable in keyed}
+        variables = _variables(keyed, graph, imported, setters, wanted)
     return found, LiveModel(model, imported, variables, setters, options)
 
 
 def _variables(
-    model: Model, graph: Graph, imported: Imported, setters: Mapping[str, Any], wanted: _Wanted
+    keyed: Variables, graph: Graph, imported: Imported, setters: Mapping[str, Any], wanted: _Wanted
 ) -> dict[str, RestoredVariable]:
     updated = updated_variables(graph)
     made: dict[str, RestoredVariable] = {}
-    for variable in model.variables:
+    for variable in keyed:
         trainable = is_trainable(variable, wanted.trainable, updated)
         made[variable.name] = make_variable(variable, graph, imported, setters[variable.name], trainable)
         add_to_collections(made[variable.name], wanted.graph, wanted.collections, trainable)
@@ -185,18 +192,16 @@ def _shared_names(graph: Any) -> set[str]:
     return {operation.get_attr("shared_name").decode("utf-8", "replace") for operation in handles}
 
 
-def _saver(live: LiveModel, checkpoint: Any, saver_def: Any) -> Any:
-    """The saver, its keys those the checkpoint has where one is given."""
+def _saver(live: LiveModel, keyed: Variables, by_saver_def: bool) -> Any:
+    """The saver; None when the graph has no variables."""
     from graph_restore.runtime.saver import make_saver
 
-    model = live.model
-    keyed = model.variables if checkpoint is None else restore(model, checkpoint, on_mismatch="skip").variables
-    max_to_keep = model.saver_def.max_to_keep if model.saver_def is not None else 5
-    own = model.saver_def if saver_def is not None else None
-    if not len(model.variables):
+    if not len(keyed):
         return None
+    saver_def = live.model.saver_def
     with tensorflow().control_dependencies(None), live.imported.graph.device(None):
-        return make_saver(live, keyed, own, max_to_keep)
+        own = saver_def if by_saver_def else None
+        return make_saver(live, keyed, own, saver_def.max_to_keep if saver_def is not None else 5)
 
 
 def _fill(live: LiveModel, session: Any, checkpoint: Any, initialize_missing: bool, saver: Any) -> None:

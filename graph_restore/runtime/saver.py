@@ -22,7 +22,7 @@ from graph_restore.variables import Variable
 tf = tensorflow()
 
 
-class Saver(tf.compat.v1.train.Saver):  # type: ignore[misc]
+class Saver(tf.compat.v1.train.Saver):  # type: ignore[misc, name-defined]
     """Saves the restored variables under the keys that the original's checkpoints have, and restores them.
 
     Checkpoints are read by graph_restore: any path `load_checkpoint` takes, both versions, partitioned or not, with

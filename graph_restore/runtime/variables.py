@@ -131,7 +131,7 @@ def _waits(node: Any) -> bool:
 
 
 def is_trainable(variable: Variable, trainable: bool | str, updated: Collection[str]) -> bool:
-    """Whether a variable counts as trainable: for False none, for "infer" those the graph says, for True likely ones too.
+    """Whether a variable counts as trainable: False none, "infer" those the graph says, True the likely ones too.
 
     A likely one is a float variable that is no slot, moving average or counter; asked only where the graph is silent.
     `updated`: the variables that `updated_variables` gives.

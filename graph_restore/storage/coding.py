@@ -1,9 +1,9 @@
 """Varints and the protobuf wire format, walked without decoding what a field holds.
 
-    message := field*
-    field   := varint(number << 3 | type), then by type
-               0: varint    1: 8 bytes    2: varint length, that many bytes    5: 4 bytes
-    (3 and 4, groups, are not used by any message read here)
+message := field*
+field   := varint(number << 3 | type), then by type
+           0: varint    1: 8 bytes    2: varint length, that many bytes    5: 4 bytes
+(3 and 4, groups, are not used by any message read here)
 """
 
 from __future__ import annotations
@@ -80,6 +80,9 @@ class Window:
 
     def varint(self, offset: int, end: int) -> tuple[int, int]:
         """(value, offset after it) of the varint at `offset`, which must stop before `end`."""
+        begin = offset - self._start
+        if 0 <= begin < len(self._data) and offset < end and self._data[begin] < 0x80:
+            return self._data[begin], offset + 1  # most are of one byte
         data = self.bytes_at(offset, min(10, max(0, end - offset)))
         value, used = decode_varint(data, 0, self.source.name, offset)
         return value, offset + used

@@ -94,9 +94,7 @@ class Contexts:
             return Context()
         frames = max((context.frames for context in incoming), key=len)
         conds = [context.conds for context in incoming]
-        return Context(
-            frozenset.intersection(*conds) if node.op in MERGES else frozenset.union(*conds), frames
-        )
+        return Context(frozenset.intersection(*conds) if node.op in MERGES else frozenset.union(*conds), frames)
 
     def _out(self, node: Any, index: int, context: Context) -> Context:
         if node.op in ENTERS:

@@ -55,7 +55,9 @@ def choose(model: Model, fetches: Iterable[str] | None, feeds: Iterable[str] | N
     candidates = candidate_fetches(model.graph)
     if len(candidates) != 1:
         listed = ", ".join(f"{name} ({model.graph.node(name).op})" for name in candidates[:_MOST_LISTED])
-        why = f"{len(candidates)} tensors are used by nothing else: {listed}" if candidates else "nothing looks like one"
+        why = (
+            f"{len(candidates)} tensors are used by nothing else: {listed}" if candidates else "nothing looks like one"
+        )
         raise FreezeError(
             f"{model.source}: which outputs? pass fetches=; {why}", nodes=dict.fromkeys(candidates, "a candidate")
         )

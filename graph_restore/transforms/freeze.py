@@ -209,7 +209,9 @@ def _turn_handle_reader(draft: Draft, node: Any, variable: Variable) -> None:
             draft.add(const)
             batch_dims = node.attr["batch_dims"].i
             changed.input.insert(2, axis)
-            _become(changed, "GatherV2", {"Tparams": variable.data_type, "Tindices": indices, "Taxis": DataType.DT_INT32})
+            _become(
+                changed, "GatherV2", {"Tparams": variable.data_type, "Tindices": indices, "Taxis": DataType.DT_INT32}
+            )
             changed.attr["batch_dims"].i = batch_dims
         else:
             _become(changed, "Gather", {"Tparams": variable.data_type, "Tindices": indices})
@@ -254,7 +256,9 @@ def _clean(draft: Draft, keep_devices: bool) -> None:
 
 def _keep_living(node: Any, nodes: Mapping[str, Any]) -> None:
     """Keep only the colocations (`loc:@node`) with nodes that are still there."""
-    kept = [item for item in node.attr["_class"].list.s if item.decode("utf-8", "replace").removeprefix("loc:@") in nodes]
+    kept = [
+        item for item in node.attr["_class"].list.s if item.decode("utf-8", "replace").removeprefix("loc:@") in nodes
+    ]
     del node.attr["_class"]
     if kept:
         node.attr["_class"].list.s.extend(kept)

@@ -108,9 +108,9 @@ def _called(graph: Graph) -> set[str]:
     functions = graph.functions
     interfaces: dict[bytes, list[str]] = {}
     for name, function in functions.items():
-        interfaces.setdefault(function.attr["api_implements"].s if "api_implements" in function.attr else b"", []).append(
-            name
-        )
+        interfaces.setdefault(
+            function.attr["api_implements"].s if "api_implements" in function.attr else b"", []
+        ).append(name)
     gradients = {item.function_name: item.gradient_func for item in graph.graph_def.library.gradient}
     waiting = [name for node in graph.graph_def.node for name in _names_called(node)]
     called: set[str] = set()

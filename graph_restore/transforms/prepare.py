@@ -153,5 +153,3 @@ def _recorded_path(graph: Graph, name: str) -> str | None:
     if value.size != 1 or value.dtype != object:
         return None
     return os.fsdecode(value.item())
-
-

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -122,9 +122,7 @@ def _shapes_agree(declared: Shape, found: tuple[int, ...]) -> bool:
 class _Finder:
     """Where each variable's tensor is: (key, slice, authority) candidates, best first."""
 
-    def __init__(
-        self, tensors: Mapping[str, tuple[str, LazyTensor]], variables: list[Variable], savers: Any
-    ) -> None:
+    def __init__(self, tensors: Mapping[str, tuple[str, LazyTensor]], variables: list[Variable], savers: Any) -> None:
         self._tensors = tensors
         self._full_names = _object_names(tensors)
         self._parts = _partitions(variables, tensors)
@@ -149,8 +147,9 @@ class _Finder:
     def average(self, variable: Variable) -> tuple[Variable, str] | None:
         """The variable with the key of its moving average, when the checkpoint has one."""
         shadow = self._averages.get(variable.name)
-        keys = [self.find(shadow)[0].checkpoint_key] if shadow is not None else []
-        keys += [f"{variable.checkpoint_key or variable.name}/ExponentialMovingAverage"]
+        keys = [f"{variable.checkpoint_key or variable.name}/ExponentialMovingAverage"]
+        if shadow is not None:
+            keys.insert(0, self.find(shadow)[0].checkpoint_key or shadow.name)
         for key in keys:
             if key in self._tensors:
                 return replace(variable, checkpoint_key=key), self._tensors[key][0]
@@ -306,7 +305,9 @@ class _Report:
         if strict:
             for name, key in self._missing.items():
                 near = near_names(key, unused or tensors)
-                lines.append(f"  {name}: no key {key} in the checkpoint" + (f"; near: {', '.join(near)}" if near else ""))
+                lines.append(
+                    f"  {name}: no key {key} in the checkpoint" + (f"; near: {', '.join(near)}" if near else "")
+                )
         return RestoreError(
             f"{self._checkpoint} does not fit the graph ({len(lines)} variables):\n"
             + "\n".join(lines)

@@ -213,4 +213,3 @@ def _cells(path: str, lines: Iterable[bytes], column: int, delimiter: bytes) -> 
         if column >= len(cells):
             raise FreezeError(f"{path}, line {number} has {len(cells)} columns; the graph asks for column {column}")
         yield cells[column]
-

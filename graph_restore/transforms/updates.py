@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from graph_restore.errors import FreezeError
 from graph_restore.names import input_name, parse_tensor_name
@@ -52,7 +51,9 @@ class Use:
 class Updates:
     """The updates in a draft that has been cut to its fetches."""
 
-    def __init__(self, draft: Draft, aliases: Aliases, fetches: Iterable[Tensor], variables: Iterable[Variable]) -> None:
+    def __init__(
+        self, draft: Draft, aliases: Aliases, fetches: Iterable[Tensor], variables: Iterable[Variable]
+    ) -> None:
         self._draft = draft
         self._aliases = aliases
         self._fetches = list(fetches)
@@ -118,27 +119,21 @@ class Updates:
         roots = {name for name, _ in self._fetches}
         while True:
             valued = self._draft.ancestors(roots, data_only=True)
-            new = {
-                access.node
-                for accesses in self._updates.values()
-                for access in accesses
-                if access.node not in kept and (self._gives_value(access, valued) or self._is_seen(access, valued, kept))
-            }
+            left = [item for items in self._updates.values() for item in items if item.node not in kept]
+            new = {item.node for item in left if item.node in valued or self._is_seen(item, valued, kept)}
             if not new:
                 return kept, valued
             kept |= new
             roots |= new
 
-    def _gives_value(self, update: Access, valued: set[str]) -> bool:
-        """Whether the output of an update is used as a value; some have none."""
-        return update.node in valued
-
     def _is_seen(self, update: Access, valued: set[str], kept: set[str]) -> bool:
         """Whether a use that counts, or another update that matters, may come after this update."""
         context = self._contexts.of(update.node)
         for use in self._uses[update.variable]:
-            if self._counts(use, valued) and not use.context.excludes(context) and not self._before(
-                use.site, update.node
+            if (
+                self._counts(use, valued)
+                and not use.context.excludes(context)
+                and not self._before(use.site, update.node)
             ):
                 return True
         return any(

@@ -1,0 +1,457 @@
+"""The two commands: what they print, their exit status, what they refuse to overwrite."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from corpus import CORPUS, Case, all_cases, case, cases
+
+import graph_restore as gr
+from graph_restore import freeze_graph
+from graph_restore.cli import progress as progress_module
+from graph_restore.cli.main import VERBS, main
+
+LINEAR = CORPUS / "linear" / "tf0.12.1-v1"
+META = str(LINEAR / "model.ckpt.meta")
+WITH_META = [one for one in cases() if one.meta is not None and one.facts["checkpoint_version"]]
+
+
+def call(*arguments: str) -> Result:
+    result = CliRunner().invoke(main, list(arguments))
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def call_json(*arguments: str) -> dict[str, Any]:
+    result = call(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+# usage and bad files
+
+
+USAGE = {
+    "no such verb": ["thaw"],
+    "no path": ["inspect"],
+    "no output": ["freeze", META],
+    "unknown option": ["check", META, "--deep"],
+    "unknown choice": ["freeze", META, "-o", "x.pb", "--on-update", "later"],
+    "empty name": ["freeze", META, "-o", "x.pb", "--fetches", "a,,b"],
+}
+
+
+@pytest.mark.parametrize("arguments", USAGE.values(), ids=USAGE)
+def test_wrong_usage_is_2(arguments: list[str]) -> None:
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert "Usage: " in result.stderr and not result.stdout
+
+
+BAD_FILES = {
+    "nothing there": (["inspect", "nowhere.pb"], "nowhere.pb: no such file"),
+    "no model": (["inspect", __file__], "plain text"),
+    "no checkpoint": (["check", META, "nowhere/model.ckpt"], "no checkpoint at nowhere/model.ckpt"),
+    "bare graph": (["check", str(LINEAR / "graph.pb")], "pass the checkpoint's prefix"),
+    "tags of no SavedModel": (["inspect", META, "--tags", "serve"], "tags choose"),
+    "no such fetch": (["freeze", META, "-o", "never.pb", "--fetches", "yy"], "near names: y"),
+    "unwritable": (["freeze", META, "-o", "no/such/folder/x.pb", "--fetches", "y"], "No such file or directory"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "words"), BAD_FILES.values(), ids=BAD_FILES)
+def test_bad_files_are_1_with_a_short_message(arguments: list[str], words: str) -> None:
+    result = call(*arguments)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: ") and words in result.stderr
+    assert "Traceback" not in result.stderr and not result.stdout
+
+
+def test_the_module_runs_as_a_program() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "graph_restore", "inspect", "nowhere"], capture_output=True, text=True, cwd=CORPUS.parent
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error: nowhere: no such file") and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_fits_one_screen_and_has_an_example(verb: str) -> None:
+    text = call(verb, "--help").stdout
+    assert f"Example: graph-restore {verb} " in text
+    assert text.count("\n") <= 30
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_version_is_the_one_setup_reads() -> None:
+    text = (CORPUS.parent / "graph_restore" / "__init__.py").read_text(encoding="utf-8")
+    version = re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)
+    assert version is not None
+    assert call("--version").stdout == f"graph-restore, version {version[1]}\n"
+
+
+# inspect
+
+
+@pytest.mark.parametrize("case", WITH_META, ids=lambda case: case.id)
+def test_inspect_tells_the_variables_of_a_model(case: Case) -> None:
+    found = call_json("inspect", str(case.meta))
+    variables = {f"{variable['name']}:0": variable for variable in found["variables"]}
+    for name, facts in case.facts["variables"].items():
+        assert variables[name]["dtype"] == facts["dtype"]
+        if facts["shape"] is not None and variables[name]["shape"] is not None:
+            assert variables[name]["shape"] == [None if size == -1 else size for size in facts["shape"]]
+    assert found["tensorflow_version"] == case.facts["tensorflow"]
+    assert sorted(found["gone_ops"]) == case.facts.get("unknown_ops", [])
+
+
+@pytest.mark.parametrize("case", all_cases()[::5], ids=lambda case: case.id)
+def test_inspect_tells_the_tensors_of_a_checkpoint(case: Case) -> None:
+    saver = case.facts["savers"].get("") or case.facts["other_checkpoints"][""]
+    found = call_json("inspect", f"{case.directory}/{saver['prefix']}")
+    tensors = {tensor["name"]: (tensor["dtype"], tensor["shape"]) for tensor in found["tensors"]}
+    expected = {key: (facts["dtype"], facts["shape"]) for key, facts in saver["keys"].items()}
+    assert (found["kind"], f"v{found['version']}") == ("checkpoint", case.facts["checkpoint_version"])
+    assert tensors == expected
+
+
+FORMATS = {
+    "graph_def": LINEAR / "graph.pb",
+    "graph_def_text": LINEAR / "graph.pbtxt",
+    "meta_graph": LINEAR / "model.ckpt.meta",
+    "event_file": CORPUS / "event_start/tf1.4.1-v2/events",
+    "saved_model": CORPUS / "saved_model/tf1.4.1-v2/saved_model",
+    "session_bundle": CORPUS / "session_bundle/tf1.4.1-v2/bundle/00000007",
+}
+
+
+@pytest.mark.parametrize(("name", "path"), FORMATS.items(), ids=FORMATS)
+def test_inspect_tells_the_format(name: str, path: Path) -> None:
+    assert call_json("inspect", str(path))["format"] == name
+    text = call("inspect", str(path)).stdout
+    assert f"\n  {name}" in text
+
+
+def test_inspect_tells_signatures_and_assets() -> None:
+    folder = CORPUS / "saved_model_assets" / "tf1.4.1-v2" / "saved_model"
+    facts = case("saved_model_assets/tf1.4.1-v2").facts["saved_model"]["meta_graphs"][0]
+    found = call_json("inspect", str(folder))
+    told = found["signatures"]["serving_default"]
+    for side in ("inputs", "outputs"):
+        names = {key: tensor["name"] for key, tensor in told[side].items()}
+        assert names == facts["signatures"]["serving_default"][side]
+    assert found["tags"] == facts["tags"]
+    assert [Path(path).name for path in found["assets"].values()] == ["vocabulary.txt"]
+    assert found["checkpoint"]["tensors"] == len(case("saved_model_assets/tf1.4.1-v2").facts["savers"][""]["keys"])
+
+
+def test_inspect_takes_tags() -> None:
+    folder = str(CORPUS / "saved_model_two_tags" / "tf1.4.1-v2" / "saved_model")
+    assert [tensor["name"] for tensor in call_json("inspect", folder, "--tags", "gpu,serve")["outputs"]] == [
+        "softmax:0"
+    ]
+    assert [tensor["name"] for tensor in call_json("inspect", folder, "--tags", "train")["outputs"]] == ["y:0"]
+    refused = call("inspect", folder)
+    assert refused.exit_code == 1 and "train; gpu,serve" in refused.stderr
+
+
+def test_inspect_lists_every_graph_of_an_event_file() -> None:
+    found = call_json("inspect", str(CORPUS / "event_start" / "tf1.4.1-v2" / "events"))
+    assert {graph["kind"] for graph in found["graphs"]} <= {"GraphDef", "MetaGraphDef"}
+    assert found["graphs"] and all(graph["nodes"] for graph in found["graphs"])
+
+
+def test_inspect_does_not_take_the_savers_file_name_for_an_input() -> None:
+    found = call_json("inspect", str(CORPUS / "linear" / "tf1.15.5-v2" / "graph.pb"))
+    assert [(tensor["name"], tensor["dtype"], tensor["shape"]) for tensor in found["inputs"]] == [
+        ("x:0", "float32", [None, 4])
+    ]
+
+
+def test_inspect_in_words() -> None:
+    text = call("inspect", str(CORPUS / "contrib_op" / "tf1.15.5-v2" / "model.ckpt.meta")).stdout
+    assert re.search(r"Resampler +1 node +last in 1\.15\.5 +tensorflow\.contrib\.resampler", text)
+    assert re.search(r"kernel +ref +float32 +\[2, 2, 1, 1\]", text)
+
+
+# check
+
+
+@pytest.mark.parametrize(
+    ("tag", "strict", "status", "words"),
+    [
+        ("extra", False, 0, "unused     momentum float32 [2]"),
+        ("missing", False, 0, "missing    b float32 [2]"),
+        ("missing", True, 1, "1 of 2 variables fit"),
+        ("shape", False, 1, "graph float32 [3, 2], checkpoint w float32 [3, 5]"),
+        ("reshaped", False, 1, "graph float32 [3, 2], checkpoint w float32 [2, 3]"),
+        ("dtype", False, 1, "graph float32 [2], checkpoint b float64 [2]"),
+        ("renamed", False, 1, "missing    w float32 [3, 2]; near: tower/w"),
+    ],
+)
+def test_check_tells_what_does_not_fit(tag: str, strict: bool, status: int, words: str) -> None:
+    stranger = case("mismatch/tf1.4.1-v2")
+    options = ["--strict"] if strict else []
+    result = call("check", str(stranger.meta), stranger.other_prefixes[tag], *options)
+    assert result.exit_code == status
+    assert words in result.stdout
+    as_json = json.loads(call("check", str(stranger.meta), stranger.other_prefixes[tag], "--json").stdout)
+    assert as_json["fits"] is (status == 0 or strict)
+
+
+@pytest.mark.parametrize("case", WITH_META, ids=lambda case: case.id)
+def test_check_of_a_model_with_its_own_checkpoint(case: Case) -> None:
+    found = call("check", str(case.meta))
+    saved = {part["variable"] for saver in case.facts["savers"].values() for key in saver["keys"].values()
+             for part in key["parts"]}  # fmt: skip
+    restored = json.loads(call("check", str(case.meta), "--json").stdout)["restored"]
+    assert found.exit_code == 0
+    assert {f"{name}:0" for name in restored} <= saved
+    assert restored
+
+
+# freeze
+
+
+def test_freeze_writes_a_graph_without_variables(tmp_path: Path) -> None:
+    output = tmp_path / "frozen.pb"
+    result = call("freeze", META, "--fetches", "y:0", "--feeds", "x", "-o", str(output))
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[0].startswith(f"wrote      {output}, {output.stat().st_size:,} bytes, ")
+    assert "\nfetches    y:0\n" in result.stdout
+    assert "\nvariables  2 frozen, 0 not needed\n" in result.stdout
+    frozen = gr.load(output)
+    values = case("linear/tf0.12.1-v1").oracle["variables"]
+    assert len(frozen.variables) == 0
+    for name, expected in values.items():
+        found = frozen.graph.constant(name)
+        assert found is not None
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_freeze_with_a_checkpoint_given(tmp_path: Path) -> None:
+    moved = case("moved/tf1.15.5-v2")
+    output = tmp_path / "frozen.pb"
+    prefix = moved.other_prefixes["latest"]
+    assert call("freeze", str(moved.graph_pb), prefix, "--fetches", "y", "-o", str(output)).exit_code == 0
+    for key, expected in moved.oracle["checkpoint"]["latest"].items():
+        found = gr.load(output).graph.constant(key)
+        assert found is not None
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("fetches", [["--fetches", "y,again"], ["--fetches", "y:0", "--fetches", " again "]])
+def test_names_are_repeated_or_hold_commas(fetches: list[str], tmp_path: Path) -> None:
+    model = case("key_value_table/tf1.15.5-v2")
+    result = call("freeze", str(model.meta), *fetches, "-o", str(tmp_path / "frozen.pb"))
+    assert "\nfetches    y:0, again:0\n" in result.stdout
+
+
+def test_freeze_says_what_it_cut_once_and_on_stderr(tmp_path: Path) -> None:
+    model = case("queue_input/tf1.4.1-v2")
+    result = call("freeze", str(model.meta), "--fetches", "y", "-o", str(tmp_path / "frozen.pb"))
+    assert result.exit_code == 0
+    notes = [line for line in result.stderr.splitlines() if "batch" in line]
+    assert len(notes) == 1 and notes[0].startswith("note: ") and "feed batch:0" in notes[0]
+    assert "note" not in result.stdout
+
+
+def test_moving_averages_are_taken_on_request(tmp_path: Path) -> None:
+    model = next(one for one in cases() if any("ExponentialMovingAverage" in name for name in one.facts["variables"]))
+    result = call(
+        "freeze",
+        str(model.meta),
+        "--moving-averages",
+        "--fetches",
+        model.facts["fetches"][0],
+        "-o",
+        str(tmp_path / "f.pb"),
+    )
+    assert result.exit_code == 0, result.stderr
+    assert "takes its moving average" in result.stderr
+
+
+def test_updates_are_refused_unless_told(tmp_path: Path) -> None:
+    model, output = case("update_unordered/tf1.15.5-v2"), tmp_path / "frozen.pb"
+    arguments = ["freeze", str(model.meta), "--fetches", "y", "-o", str(output)]
+    refused = call(*arguments)
+    assert refused.exit_code == 1 and "unordered_read" in refused.stderr
+    assert not output.exists()
+    assert call(*arguments, "--on-update", "initial").exit_code == 0
+    assert output.exists()
+
+
+# outputs
+
+
+@pytest.fixture
+def model_folder(tmp_path: Path) -> Path:
+    return shutil.copytree(LINEAR, tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", ["model.ckpt", "model.ckpt.meta", "checkpoint", "graph.pb"])
+def test_checkpoints_and_the_model_itself_are_not_overwritten(name: str, model_folder: Path) -> None:
+    before = (model_folder / name).read_bytes()
+    arguments = ["freeze", str(model_folder / "graph.pb"), str(model_folder / "model.ckpt"), "--fetches", "y", "-o"]
+    refused = call(*arguments, str(model_folder / name))
+    assert refused.exit_code == 1 and "--force" in refused.stderr
+    assert (model_folder / name).read_bytes() == before
+    assert call(*arguments, str(model_folder / name), "--force").exit_code == 0
+    assert len(gr.load(model_folder / name).variables) == 0
+
+
+def test_a_directory_is_never_overwritten(tmp_path: Path) -> None:
+    for options in ([], ["--force"]):
+        refused = call("freeze", META, "--fetches", "y", "-o", str(tmp_path), *options)
+        assert refused.exit_code == 1 and "irectory" in refused.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plain_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    output = tmp_path / "frozen.pb"
+    output.write_bytes(b"old")
+    assert call("freeze", META, "--fetches", "nonsense", "-o", str(output)).exit_code == 1
+    assert output.read_bytes() == b"old"
+    assert call("freeze", META, "--fetches", "y", "-o", str(output)).exit_code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["frozen.pb"]
+    assert len(gr.load(output).graph.nodes) > 0
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("terminal", "limit", "shown"), [(True, 1, True), (True, 50 << 20, False), (False, 1, False)])
+def test_a_bar_is_shown_on_a_terminal_when_there_is_much_to_write(
+    terminal: bool, limit: int, shown: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stderr = _Terminal() if terminal else io.StringIO()
+    monkeypatch.setattr(progress_module, "LARGE", limit)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    with progress_module.progress(gr.load(META).graph) as advance:
+        if advance is not None:
+            advance(1)
+    assert (advance is not None) is shown
+    assert bool(stderr.getvalue()) is shown
+
+
+# freeze_graph
+
+
+def freeze_with(output: Path, *flags: str) -> int:
+    return freeze_graph.main([f"--output_graph={output}", "--output_node_names=y", *flags])
+
+
+GRAPH, PREFIX = f"--input_graph={LINEAR / 'graph.pb'}", f"--input_checkpoint={LINEAR / 'model.ckpt'}"
+TEXT = f"--input_graph={LINEAR / 'graph.pbtxt'}"
+SAVED_MODEL = CORPUS / "saved_model" / "tf1.4.1-v2" / "saved_model"
+
+FLAGS = {
+    "binary": [GRAPH, PREFIX, "--input_binary"],
+    "binary said apart": [GRAPH, PREFIX, "--input_binary", "true"],
+    "text": [TEXT, PREFIX],
+    "text said": [TEXT, PREFIX, "--input_binary=false", "--clear_devices=False"],
+    "meta graph": [f"--input_meta_graph={META}", PREFIX],
+    "SavedModel": [f"--input_saved_model_dir={SAVED_MODEL}"],
+    "SavedModel with tags": [f"--input_saved_model_dir={SAVED_MODEL}", "--saved_model_tags=serve"],
+}
+
+
+@pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)
+def test_freeze_graph_takes_its_flags(flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "frozen.pb"
+    assert freeze_with(output, *flags) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("wrote ") and captured.err == ""
+    assert "y" in gr.load(output).graph.nodes and len(gr.load(output).variables) == 0
+
+
+WORDS = {
+    "binary taken for text": ([GRAPH, PREFIX], "graph.pb is binary"),
+    "text taken for binary": ([TEXT, PREFIX, "--input_binary"], "graph.pbtxt is text"),
+    "saver": ([GRAPH, PREFIX, "--input_binary", "--input_saver=a"], "--input_saver is not needed"),
+    "restore op": ([GRAPH, PREFIX, "--input_binary", "--restore_op_name=a"], "--restore_op_name is not needed"),
+    "version": ([GRAPH, PREFIX, "--input_binary", "--checkpoint_version=2"], "--checkpoint_version is not needed"),
+}
+
+
+@pytest.mark.parametrize(("flags", "words"), WORDS.values(), ids=WORDS)
+def test_freeze_graph_says_a_word(
+    flags: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert freeze_with(tmp_path / "frozen.pb", *flags) == 0
+    assert capsys.readouterr().err.startswith(f"note: {words}")
+
+
+WRONG_FLAGS = {
+    "unknown": [GRAPH, PREFIX, "--input_binaries"],
+    "abbreviated": [GRAPH, PREFIX, "--clear"],
+    "no boolean": [GRAPH, PREFIX, "--clear_devices=maybe"],
+    "no input": [PREFIX],
+    "two inputs": [GRAPH, PREFIX, f"--input_meta_graph={META}"],
+    "no checkpoint": [GRAPH],
+    "denylist": [GRAPH, PREFIX, "--variable_names_denylist=w"],
+    "whitelist": [GRAPH, PREFIX, "--variable_names_whitelist=w"],
+}
+
+
+@pytest.mark.parametrize("flags", WRONG_FLAGS.values(), ids=WRONG_FLAGS)
+def test_freeze_graph_refuses_wrong_flags(flags: list[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        freeze_with(tmp_path / "frozen.pb", *flags)
+    assert stopped.value.code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_freeze_graph_reports_bad_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert freeze_with(tmp_path / "frozen.pb", "--input_graph=nowhere.pb", PREFIX) == 1
+    assert capsys.readouterr().err.startswith("Error: nowhere.pb: no such file")
+
+
+@pytest.mark.parametrize(("nodes", "status"), [("init_all_tables", 0), ("init", 1)])
+def test_initializer_nodes_may_fill_tables_only(
+    nodes: str, status: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = case("key_value_table/tf0.12.1-v1")
+    if nodes not in gr.load(model.graph_pb).graph.nodes:
+        pytest.skip(f"no node {nodes}")
+    flags = [f"--input_graph={model.graph_pb}", f"--input_checkpoint={model.prefix}", "--input_binary"]
+    assert freeze_with(tmp_path / "frozen.pb", *flags, f"--initializer_nodes={nodes}") == status
+    assert f"--initializer_nodes {'runs' if status else nodes}" in capsys.readouterr().err
+
+
+def test_devices_are_cleared_unless_told(tmp_path: Path) -> None:
+    model = case("gpu_devices/tf1.15.5-v2")
+    flags = [f"--input_graph={model.graph_pb}", f"--input_checkpoint={model.prefix}", "--input_binary"]
+    for cleared in (True, False):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert freeze_with(tmp_path / "frozen.pb", *flags, f"--clear_devices={cleared}") == 0
+        devices = {node.device for node in gr.load(tmp_path / "frozen.pb").graph.graph_def.node}
+        assert (devices == {""}) is cleared
+
+
+@pytest.mark.tensorflow
+def test_a_file_from_the_command_line_runs_in_tensorflow(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    model, output = case("convnet/tf1.4.1-v2"), tmp_path / "frozen.pb"
+    assert call("freeze", str(model.meta), "--fetches", "scores/out", "-o", str(output)).exit_code == 0
+    graph_def = tf.compat.v1.GraphDef.FromString(output.read_bytes())
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        tf.import_graph_def(graph_def, name="")
+        found = session.run("scores/out:0", model.oracle["feeds"])
+    np.testing.assert_allclose(found, model.oracle["outputs"]["scores/out:0"], rtol=1e-5, atol=1e-6)
