@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from graph_restore.runtime.variables import RestoredVariable as RestoredVariable
     from graph_restore.tensors import LazyTensor as LazyTensor
     from graph_restore.transforms.freeze import freeze as freeze
+    from graph_restore.transforms.initialize import initialize as initialize
     from graph_restore.transforms.restore import restore as restore
     from graph_restore.variables import Variable as Variable
 
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
 _MODULES = {
     "export": "api", "load": "api",
     "load_checkpoint": "checkpoint", "latest_checkpoint": "checkpoint", "Checkpoint": "checkpoint",
-    "restore": "transforms.restore", "freeze": "transforms.freeze",
+    "restore": "transforms.restore",
+    "initialize": "transforms.initialize", "freeze": "transforms.freeze",
     "restore_graph": "runtime.restore_graph", "RestoredVariable": "runtime.variables",
     "Graph": "graph", "LazyTensor": "tensors", "Model": "model", "Variable": "variables",
     "GraphRestoreError": "errors", "FormatError": "errors", "CorruptionError": "errors",

@@ -150,12 +150,14 @@ class _Topology:
         self._run_by_groups = self._members_of_groups()
 
     def complete(self, variable: Variable) -> Variable:
-        """The variable with initializer, initial value, snapshot and, from a constant, shape filled in."""
+        """The variable with initializer, initial value, snapshot and, for an old scalar, shape filled in."""
         if variable.initializer is None:
             assign = self._initializer(variable.name)
             if assign is not None:
                 variable = _known(variable, "topology", initializer=assign.name)
         node = self._graph.nodes.get(variable.initializer or "")
+        if variable.shape is None and node is not None and self._is_scalar(variable.name, node):
+            variable = _known(variable, "topology", shape=())
         if variable.initial_value is None and node is not None and len(node.input) > 1:
             variable = _known(variable, "topology", initial_value=tensor_name(*parse_tensor_name(node.input[1])))
         if variable.snapshot is None:
@@ -163,6 +165,12 @@ class _Topology:
             if read is not None:
                 variable = _known(variable, "topology", snapshot=tensor_name(read.name))
         return variable
+
+    def _is_scalar(self, name: str, assign: Any) -> bool:
+        """Whether an op Variable of rank 0, so of unknown shape, is a scalar: TensorFlow refuses to assign it anything
+        else while `validate_shape` holds, and turned that off where the shape was truly unknown."""
+        is_old = self._graph.nodes[name].op == "Variable" and assign.op == "Assign"
+        return is_old and ("validate_shape" not in assign.attr or bool(assign.attr["validate_shape"].b))
 
     def _initializer(self, name: str) -> Any:
         """The Assign whose value needs no placeholder and not the variable itself; best by group, then by name."""
@@ -231,10 +239,26 @@ def _with_optimizer_facts(graph: Graph, variables: list[Variable], has_collectio
             variable = _known(variable, "name", moving_average_of=base[0])
         if variable.trainable is None and has_collections:
             variable = _known(variable, "collection", trainable=TRAINABLE_COLLECTION in variable.collections)
-        elif variable.trainable is None and trained:
-            variable = _known(variable, "optimizer op", trainable=variable.name in trained)
         result.append(variable)
-    return result
+    return _with_training(graph, result, trained) if trained else result
+
+
+def _with_training(graph: Graph, variables: list[Variable], trained: set[str]) -> list[Variable]:
+    """The variables with `trainable` told by the optimizer: one that has slots is trained too, though no Apply op takes
+    it where its gradients are sparse; one that is scattered into without having slots may be."""
+    trained = trained | {variable.slot_of for variable in variables if variable.slot_of is not None}
+    unsure = _scattered(graph) - {variable.name for variable in variables if variable.is_slot} - trained
+    return [
+        _known(variable, "optimizer op", trainable=variable.name in trained)
+        if variable.trainable is None and variable.name not in unsure
+        else variable
+        for variable in variables
+    ]
+
+
+def _scattered(graph: Graph) -> set[str | None]:
+    scatters = [node for node in graph.graph_def.node if node.op.startswith(("Scatter", "ResourceScatter"))]
+    return {variable_of(graph, node.input[0]) for node in scatters if node.input}
 
 
 def _base_by_name(name: str, names: set[str], endings: Iterable[str]) -> tuple[str, str] | None:

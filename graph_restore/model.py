@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from graph_restore.errors import near_names
 from graph_restore.graph import Graph
 from graph_restore.variables import SaverMap, Variables
 
@@ -40,7 +41,8 @@ class Restoration:
 
     `restored`: variable name to checkpoint key. `missing`: variables without a tensor, each with the key that was
     looked for. `unused`: checkpoint keys no variable took. `mismatched`: variable name to a text with both shapes and
-    dtypes. `details`: variable or key name to its dtype and shape as text. `notes`: choices made, in words.
+    dtypes. `details`: variable or key name to its dtype and shape as text. `notes`: choices made, in words. `guess`:
+    the systematic change of names that would give missing variables a tensor, None if there is none.
     """
 
     checkpoint: str = ""
@@ -50,6 +52,11 @@ class Restoration:
     mismatched: Mapping[str, str] = field(default_factory=dict)
     details: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    guess: Any = None
+
+    def near(self, name: str) -> list[str]:
+        """The unused keys that look most like the one a missing variable was looked for under."""
+        return near_names(self.missing[name], self.unused)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts and lists, for json."""
@@ -61,6 +68,8 @@ class Restoration:
             "mismatched": dict(self.mismatched),
             "details": dict(self.details),
             "notes": list(self.notes),
+            "near": {name: self.near(name) for name in self.missing},
+            "guess": None if self.guess is None else str(self.guess),
         }
 
     def __str__(self) -> str:
@@ -68,9 +77,12 @@ class Restoration:
             f"{len(self.restored)} restored, {len(self.missing)} missing, {len(self.mismatched)} mismatched, "
             f"{len(self.unused)} unused keys in {self.checkpoint or 'the values given'}"
         ]
-        lines += [f"  missing     {name} (looked for key {key})" for name, key in self.missing.items()]
+        for name, key in self.missing.items():
+            near = self.near(name)
+            lines.append(f"  missing     {name} (no key {key}{'; near: ' + ', '.join(near) if near else ''})")
         lines += [f"  mismatched  {name}: {text}" for name, text in self.mismatched.items()]
         lines += [f"  unused      {key} {self.details.get(key, '')}".rstrip() for key in self.unused]
+        lines += [f"  guess: {self.guess}"] if self.guess is not None else []
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
 
 

@@ -89,6 +89,13 @@ def describe(data_type: int, shape: Shape) -> str:
     return f"{type_name(data_type)} [{', '.join('?' if size is None else str(size) for size in shape)}]"
 
 
+def shapes_agree(declared: Shape, found: tuple[int, ...]) -> bool:
+    """Whether a tensor of shape `found` can be of the declared shape, which may be unknown in part."""
+    return declared is None or (
+        len(declared) == len(found) and all(size in (None, other) for size, other in zip(declared, found))
+    )
+
+
 class Variables(Sequence[Variable]):
     """The variables of a graph in file order; also looked up by node or tensor name."""
 

@@ -5,6 +5,7 @@ Exit status: 0 done, 1 the files are bad or disagree, 2 usage. A verb's module i
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from typing import Any
 
@@ -13,6 +14,9 @@ import click
 from graph_restore import __version__
 from graph_restore.errors import GraphRestoreError
 
+_ARGUMENT = re.compile(
+    r"\b(?P<name>fetches|feeds|tags|include|exclude|cast|asset_dir|on_update)=(?:True|'(?P<value>\w+)')?"
+)
 VERBS = ("inspect", "check", "freeze")
 
 
@@ -21,6 +25,12 @@ def error_text(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return str(error) or type(error).__name__
+
+
+def _as_option(match: re.Match[str]) -> str:
+    """The option for a Python argument that a message advises: `on_update='initial'` is `--on-update initial`."""
+    value = match["value"] or ""
+    return f"--{match['name'].replace('_', '-')}{' ' + value if value else ''}"
 
 
 class _Verbs(click.Group):
@@ -39,7 +49,7 @@ class _Verbs(click.Group):
         except BrokenPipeError:
             raise  # the reader went away, which click answers by ending quietly
         except (GraphRestoreError, OSError) as error:
-            raise click.ClickException(error_text(error)) from error
+            raise click.ClickException(_ARGUMENT.sub(_as_option, error_text(error))) from error
 
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

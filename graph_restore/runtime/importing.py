@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from graph_restore.api import load
 from graph_restore.errors import FormatError, UnsupportedFormatError
 from graph_restore.graph import Graph
 from graph_restore.model import Model
@@ -39,8 +40,6 @@ class Imported:
 
 def model_of(source: Any) -> Model:
     """The Model of anything `load` takes, or of a loaded TensorBoard EventAccumulator."""
-    from graph_restore.api import load
-
     return load(_accumulated(source) if callable(getattr(source, "Graph", None)) else source)
 
 

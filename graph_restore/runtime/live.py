@@ -36,7 +36,7 @@ class LiveModel:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def restore(self, session: Any, checkpoint: Mapping[str, Any]) -> Model:
-        """Restore variables and saved tables from a Checkpoint or a mapping to arrays; the model as `restore` gives it, with its report."""
+        """Restore variables and saved tables from a Checkpoint or a mapping to arrays; the model with its report."""
         if session.graph is not self.imported.graph:
             raise GraphRestoreError(
                 "the session runs another graph than the one restore_graph imported into; make it with "

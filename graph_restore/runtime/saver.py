@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 from graph_restore.checkpoint import load_checkpoint
@@ -16,6 +17,7 @@ from graph_restore.names import node_of
 from graph_restore.runtime.guard import tensorflow
 from graph_restore.runtime.importing import Imported
 from graph_restore.runtime.live import LiveModel
+from graph_restore.runtime.tables import SavedTable, saved_tables
 from graph_restore.runtime.variables import LOCAL_COLLECTION
 from graph_restore.variables import Variable
 
@@ -57,14 +59,17 @@ def make_saver(live: LiveModel, keyed: Iterable[Variable], saver_def: Any, max_t
     """
     if saver_def is not None:
         return Saver(live, saver_def=_live_saver_def(saver_def, live.imported))
+    tables = saved_tables(live.model.graph)
+    saved: dict[str, Any] = {table.name: _table_saveable(table, live.imported) for table in tables}
     groups: dict[str, list[Variable]] = {}
     for variable in keyed:
         if _is_saved(variable, live):
             groups.setdefault(variable.checkpoint_key or variable.name, []).append(variable)
-    if not groups:
+    for key, group in groups.items():
+        members = [live.variables[variable.name] for variable in group]
+        saved[key] = members if group[0].slice is not None else members[0]
+    if not saved:
         return None
-    members = {key: [live.variables[variable.name] for variable in group] for key, group in groups.items()}
-    saved = {key: found if groups[key][0].slice is not None else found[0] for key, found in members.items()}
     return Saver(live, var_list=saved, max_to_keep=max_to_keep)
 
 
@@ -84,3 +89,28 @@ def _live_saver_def(saver_def: Any, imported: Imported) -> Any:
     if live.restore_op_name:
         live.restore_op_name = imported.operation(node_of(live.restore_op_name)).name
     return live
+
+
+def _table_saveable(table: SavedTable, imported: Imported) -> Any:
+    """What a Saver needs to save a table's keys and values, and to restore them with the graph's own import node."""
+    saveable_object, save_spec = _saveable_classes()
+    fill = imported.operation(table.node)
+    handle, keys, values = fill.inputs[:3]
+    export = tf.raw_ops.LookupTableExportV2 if handle.dtype == tf.resource else tf.raw_ops.LookupTableExport
+    content = export(table_handle=handle, Tkeys=keys.dtype, Tvalues=values.dtype)
+    fill_again = tf.raw_ops.LookupTableImportV2 if handle.dtype == tf.resource else tf.raw_ops.LookupTableImport
+
+    def restore(self: Any, restored_tensors: Any, restored_shapes: Any) -> Any:
+        return fill_again(table_handle=handle, keys=restored_tensors[0], values=restored_tensors[1])
+
+    specs = [save_spec(tensor, "", key) for tensor, key in zip((content.keys, content.values), table.keys)]
+    return type("RestoredTable", (saveable_object,), {"restore": restore})(handle, specs, table.name)
+
+
+@cache
+def _saveable_classes() -> tuple[Any, Any]:
+    """TensorFlow's SaveableObject and SaveSpec, learnt from a throw-away table."""
+    with tf.Graph().as_default():
+        tf.lookup.experimental.MutableHashTable(tf.string, tf.int64, -1)
+        saveable = tf.compat.v1.get_collection(tf.compat.v1.GraphKeys.SAVEABLE_OBJECTS)[0]
+    return type(saveable).__bases__[0], type(saveable.specs[0])

@@ -30,6 +30,11 @@ class SavedTable:
     tensors: tuple[str, str]
     keys: tuple[str, str]
 
+    @property
+    def name(self) -> str:
+        """The table's name in checkpoints, `seen` of `seen-keys` and `seen-values`."""
+        return self.keys[0].removesuffix("-keys")
+
 
 def table_initializers(model: Model) -> list[str]:
     """The nodes to run once: those that fill tables, and whatever else is in the collection of table initializers."""

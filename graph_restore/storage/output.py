@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from types import TracebackType
 
 from graph_restore.storage.crc32c import checked_chunks
@@ -16,6 +16,7 @@ from graph_restore.storage.extent import Extent
 
 _BUFFER = 1 << 18
 _SPLICE_FROM = 1 << 16  # shorter stretches are cheaper read and written with their neighbours
+_WRITE_BACK = 8 << 20  # bytes after which the disk is set to work, so that the sync at the end finds little to do
 _NO_COPY_FILE_RANGE = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM}
 
 Progress = Callable[[int], None]
@@ -32,8 +33,8 @@ class AtomicFile:
         self.size = 0
         self._progress = progress or (lambda count: None)
         self._buffer = bytearray()
-        folder, name = os.path.split(os.path.abspath(self.path))
-        self._descriptor, self._temporary = tempfile.mkstemp(prefix=f".{name[:100]}.", suffix=".tmp", dir=folder)
+        self._written = self._on_its_way = 0
+        self._descriptor, self._temporary = _open_beside(os.path.abspath(self.path))
         self._splices = hasattr(os, "copy_file_range")
 
     def __enter__(self) -> AtomicFile:
@@ -81,7 +82,7 @@ class AtomicFile:
                 self._copy(descriptor, position, chunk)
                 position += len(chunk)
         while position < end:
-            step = min(end - position, 1 << 24)
+            step = min(end - position, _WRITE_BACK)
             self._copy(descriptor, position, step if self._splices else source.pread(position, step))
             position += step
 
@@ -93,7 +94,7 @@ class AtomicFile:
             rest = chunk[done:] if not isinstance(chunk, int) else os.pread(descriptor, length - done, offset + done)
             done += os.write(self._descriptor, rest)
         self.size += length
-        self._progress(length)
+        self._advance(length)
 
     def _copy_in_kernel(self, descriptor: int, offset: int, length: int) -> int:
         done = 0
@@ -114,12 +115,24 @@ class AtomicFile:
         self._buffer.clear()
         while view:
             count = os.write(self._descriptor, view)
-            self._progress(count)
+            self._advance(count)
             view = view[count:]
+
+    def _advance(self, count: int) -> None:
+        """Tell of `count` bytes written, and have the disk begin with them meanwhile.
+
+        Linux starts to write back a range that is declared not needed; as it is still dirty, it stays in memory too.
+        """
+        self._progress(count)
+        self._written += count
+        length = self._written - self._on_its_way
+        if length >= _WRITE_BACK and hasattr(os, "posix_fadvise"):
+            with suppress(OSError):  # only advice
+                os.posix_fadvise(self._descriptor, self._on_its_way, length, os.POSIX_FADV_DONTNEED)
+            self._on_its_way = self._written
 
     def _commit(self) -> None:
         self._flush()
-        os.fchmod(self._descriptor, _mode(self.path))
         os.fsync(self._descriptor)
         os.replace(self._temporary, self.path)
         folder = os.open(os.path.dirname(os.path.abspath(self.path)), os.O_RDONLY)
@@ -129,10 +142,14 @@ class AtomicFile:
             os.close(folder)
 
 
-def _mode(path: str) -> int:
-    """The permissions the file had, or those that `open` would give a new one."""
-    if os.path.exists(path):
-        return os.stat(path).st_mode & 0o777
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
+def _open_beside(path: str) -> tuple[int, str]:
+    """(descriptor, path) of a new file in the folder of `path`, with the permissions that `path` has or would get."""
+    folder, name = os.path.split(path)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+    while True:
+        temporary = os.path.join(folder, f".{name[:40]}.{os.urandom(6).hex()}.tmp")  # tempfile takes 5 ms to import
+        with suppress(FileExistsError):
+            descriptor = os.open(temporary, flags, 0o666)
+            if os.path.exists(path):
+                os.fchmod(descriptor, os.stat(path).st_mode & 0o777)
+            return descriptor, temporary

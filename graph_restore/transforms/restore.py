@@ -10,24 +10,24 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from graph_restore.checkpoint import Checkpoint, load_checkpoint
 from graph_restore.discovery import with_saver
-from graph_restore.dtypes import DataType
-from graph_restore.errors import CheckpointNotFoundError, FormatError, RestoreError, near_names
+from graph_restore.dtypes import DataType, type_name
+from graph_restore.errors import CheckpointNotFoundError, RestoreError, did_you_mean
 from graph_restore.model import Model, Restoration
-from graph_restore.protos import TrackableObjectGraph
-from graph_restore.slices import TensorSlice, cut
+from graph_restore.slices import cut
 from graph_restore.tensors import CastTensor, LazyTensor, lazy
+from graph_restore.transforms.guess import Guess, guess_rename
+from graph_restore.transforms.matching import OBJECT_GRAPH_KEY, Finder, choose_saver
 from graph_restore.transforms.selection import Rename, Selection, renamer, selector
-from graph_restore.variables import SaverMap, Shape, Variable, Variables, describe
+from graph_restore.variables import Variable, Variables, describe, shapes_agree
 
-OBJECT_GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
-_PART = re.compile(r"(.*)/part_(\d+)")
 Tensors = Mapping[str, LazyTensor]
 
 
@@ -45,10 +45,12 @@ def restore(
 ) -> Model:
     """The model with values attached to its variables (LazyTensors; nothing is read) and `restoration` filled in.
 
-    `checkpoint`: a path, a Checkpoint, or a mapping from key to array; by default the one that belongs to the model's
-    source. `include`, `exclude`: which variables to restore (see `selection`). `rename`: checkpoint key to variable
-    name. `moving_averages`: take the averaged values for variables that have them. `cast`: convert numbers of another
-    dtype. `strict`: a selected variable without a tensor is an error. `on_mismatch`: "error" or "skip".
+    `checkpoint`: a path, a Checkpoint, a mapping from key to array, or a list of these, the first that has a key
+    winning; by default the one that belongs to the model's source. `include`, `exclude`: which variables to restore
+    (see `selection`). `rename`: checkpoint key to variable name (see `selection`), or "auto" for the one systematic
+    change that makes every name fit. `moving_averages`: take the averaged values for variables that have them.
+    `cast`: convert numbers of another dtype. `strict`: a selected variable without a tensor is an error.
+    `on_mismatch`: "error" or "skip".
 
     Raises RestoreError with all that is missing (if `strict`) or mismatched; CheckpointNotFoundError for a bare graph
     without `checkpoint`.
@@ -56,10 +58,13 @@ def restore(
     if on_mismatch not in ("error", "skip"):
         raise ValueError(f"on_mismatch is 'error' or 'skip', not {on_mismatch!r}")
     tensors, name, notes = _tensors(model, checkpoint)
+    if rename == "auto":
+        rename, guessed = _guessed(model, tensors)
+        notes = [*notes, guessed]
     renamed = renamer(rename)(tensors)
-    saver, choice = _choose_saver(model, renamed)
+    saver, choice = choose_saver(model, renamed)
     variables = with_saver(model.variables, saver)
-    finder = _Finder(renamed, variables, model.savers)
+    finder = Finder(renamed, variables, model.savers)
     chosen, left_out = selector(include, default=True), selector(exclude, default=False)
     report = _Report(name, [*notes, *choice], cast)
     for variable in variables:
@@ -72,6 +77,21 @@ def restore(
     return report.finish(model, tensors, strict, on_mismatch)
 
 
+def _guessed(model: Model, tensors: Tensors) -> tuple[Rename, str]:
+    """The rename that makes everything fit, when there is just one; RestoreError when it is not certain."""
+    report = restore(model, tensors, on_mismatch="skip").restoration
+    assert report is not None
+    if not report.missing:
+        return None, "rename='auto' changed nothing: no name is missing"
+    if report.guess is None or not report.guess.certain:
+        raise RestoreError(
+            f"rename='auto': no one change of names fits; the nearest: {report.guess or 'none'}",
+            missing=list(report.missing),
+            unused=report.unused,
+        )
+    return report.guess.rename, f"rename='auto': {report.guess}"
+
+
 def _tensors(model: Model, checkpoint: Any) -> tuple[Tensors, str, list[str]]:
     """The tensors to restore from, a name for them, and what their reader had to say."""
     if checkpoint is None:
@@ -80,6 +100,8 @@ def _tensors(model: Model, checkpoint: Any) -> tuple[Tensors, str, list[str]]:
                 f"{model.source}: a bare graph has no checkpoint of its own; pass the checkpoint's prefix or directory"
             )
         checkpoint = model.source.checkpoint
+    if isinstance(checkpoint, list | tuple):
+        return _in_order([_tensors(model, item) for item in checkpoint])
     if isinstance(checkpoint, str | os.PathLike):
         checkpoint = load_checkpoint(checkpoint)
     if isinstance(checkpoint, Checkpoint):
@@ -87,148 +109,17 @@ def _tensors(model: Model, checkpoint: Any) -> tuple[Tensors, str, list[str]]:
     return {str(key): lazy(str(key), value) for key, value in checkpoint.items()}, "the values given", []
 
 
-def _choose_saver(model: Model, tensors: Mapping[str, Any]) -> tuple[SaverMap | None, list[str]]:
-    """The saver that fits the checkpoint best, with a note when the graph has several."""
-    if not model.savers:
-        return None, []
-
-    def fit(saver: SaverMap) -> tuple[int, int, int, bool]:
-        present = [entry for entry in saver.entries if entry.key in tensors and entry.variable is not None]
-        agreeing = [entry for entry in present if _agrees(model.variables, entry, tensors[entry.key][1])]
-        absent = len(saver.keys - tensors.keys())
-        return len(agreeing), -absent, len(present), saver.is_meta_graphs
-
-    best = max(model.savers, key=fit)
-    if len(model.savers) == 1:
-        return best, []
-    keys = len(best.keys & tensors.keys())
-    return best, [f"of {len(model.savers)} savers the one of {best.filename_tensor} fits best ({keys} keys present)"]
-
-
-def _agrees(variables: Variables, entry: Any, tensor: LazyTensor) -> bool:
-    variable = variables.get(entry.variable)
-    if variable is None:
-        return False
-    shape = entry.slice.lengths if entry.slice is not None else tensor.shape
-    return _shapes_agree(variable.shape, shape) and variable.data_type == tensor.data_type
-
-
-def _shapes_agree(declared: Shape, found: tuple[int, ...]) -> bool:
-    return declared is None or (
-        len(declared) == len(found) and all(size in (None, other) for size, other in zip(declared, found))
-    )
-
-
-class _Finder:
-    """Where each variable's tensor is: (key, slice, authority) candidates, best first."""
-
-    def __init__(self, tensors: Mapping[str, tuple[str, LazyTensor]], variables: list[Variable], savers: Any) -> None:
-        self._tensors = tensors
-        self._full_names = _object_names(tensors)
-        self._parts = _partitions(variables, tensors)
-        self._averages = {v.moving_average_of: v for v in variables if v.moving_average_of is not None}
-        self._others: dict[str, list[Any]] = {}
-        for saver in savers:
-            for entry in saver.entries:
-                self._others.setdefault(entry.variable, []).append(entry)
-        self._prefix = self._import_prefix(variables)
-
-    def find(self, variable: Variable) -> tuple[Variable, str | None]:
-        """The variable with the key (and slice) under which the checkpoint has it, and the key's original name."""
-        for key, box, authority in self._candidates(variable):
-            if key in self._tensors:
-                facts = {**variable.authority, "checkpoint_key": authority}
-                return replace(variable, checkpoint_key=key, slice=box, authority=facts), self._tensors[key][0]
-        return replace(variable, checkpoint_key=variable.checkpoint_key or variable.name), None
-
-    def tensor(self, key: str) -> LazyTensor:
-        return self._tensors[key][1]
-
-    def average(self, variable: Variable) -> tuple[Variable, str] | None:
-        """The variable with the key of its moving average, when the checkpoint has one."""
-        shadow = self._averages.get(variable.name)
-        keys = [f"{variable.checkpoint_key or variable.name}/ExponentialMovingAverage"]
-        if shadow is not None:
-            keys.insert(0, self.find(shadow)[0].checkpoint_key or shadow.name)
-        for key in keys:
-            if key in self._tensors:
-                return replace(variable, checkpoint_key=key), self._tensors[key][0]
-        return None
-
-    def _candidates(self, variable: Variable) -> Iterator[tuple[str, TensorSlice | None, str]]:
-        if variable.checkpoint_key is not None:
-            yield variable.checkpoint_key, variable.slice, variable.authority["checkpoint_key"]
-        yield variable.name, None, "name"
-        if variable.name in self._full_names:
-            yield self._full_names[variable.name], None, "object graph"
-        if variable.name in self._parts:
-            yield *self._parts[variable.name], "name"
-        for entry in self._others.get(variable.name, ()):
-            yield entry.key, entry.slice, entry.authority
-        if self._prefix:
-            yield variable.name.removeprefix(self._prefix), None, "name without the import prefix"
-
-    def _import_prefix(self, variables: list[Variable]) -> str:
-        """The first scope, when every variable has it, none is found with it and all are without it."""
-        scopes = {variable.name.partition("/")[0] + "/" for variable in variables if "/" in variable.name}
-        if len(scopes) != 1 or not all("/" in variable.name for variable in variables) or self._others:
-            return ""
-        prefix = scopes.pop()
-        known = [variable.name.removeprefix(prefix) in self._tensors for variable in variables]
-        return prefix if all(known) and not any(key.startswith(prefix) for key in self._tensors) else ""
-
-
-def _object_names(tensors: Mapping[str, tuple[str, LazyTensor]]) -> dict[str, str]:
-    """Variable name to key of an object-based checkpoint (tensorflow/core/protobuf/trackable_object_graph.proto)."""
-    if OBJECT_GRAPH_KEY not in tensors:
-        return {}
-    data = tensors[OBJECT_GRAPH_KEY][1].read().ravel()
-    try:
-        graph = TrackableObjectGraph.FromString(data[0]) if data.size else TrackableObjectGraph()
-    except Exception:  # protobuf's DecodeError has no public base that all its implementations share
-        raise FormatError("the checkpoint's object graph is damaged", found=OBJECT_GRAPH_KEY) from None
-    return {
-        attribute.full_name: attribute.checkpoint_key
-        for node in graph.nodes
-        for attribute in node.attributes
-        if attribute.full_name
-    }
-
-
-def _partitions(variables: list[Variable], tensors: Mapping[str, Any]) -> dict[str, tuple[str, TensorSlice]]:
-    """Slices of variables `<name>/part_<i>` whose sizes, put after each other, make the tensor `<name>`."""
-    parts: dict[str, list[tuple[int, Variable]]] = {}
-    for variable in variables:
-        match = _PART.fullmatch(variable.name)
-        if match and match[1] in tensors and variable.checkpoint_key is None:
-            parts.setdefault(match[1], []).append((int(match[2]), variable))
-    found: dict[str, tuple[str, TensorSlice]] = {}
-    for base, members in parts.items():
-        full = tensors[base][1].shape
-        ordered = [variable for _, variable in sorted(members, key=lambda pair: pair[0])]
-        shapes = [variable.shape for variable in ordered]
-        for axis in range(len(full)):
-            if all(shape is not None and _fits(shape, full, axis) for shape in shapes):
-                sizes = [shape[axis] or 0 for shape in shapes if shape is not None]
-                if sum(sizes) == full[axis]:
-                    found.update(_boxes(base, ordered, sizes, full, axis))
-                    break
-    return found
-
-
-def _fits(shape: tuple[int | None, ...], full: tuple[int, ...], axis: int) -> bool:
-    return len(shape) == len(full) and shape[:axis] + shape[axis + 1 :] == full[:axis] + full[axis + 1 :]
-
-
-def _boxes(
-    base: str, variables: list[Variable], sizes: list[int], full: tuple[int, ...], axis: int
-) -> Iterator[tuple[str, tuple[str, TensorSlice]]]:
-    start = 0
-    for variable, size in zip(variables, sizes):
-        starts, lengths = [0] * len(full), list(full)
-        starts[axis], lengths[axis] = start, size
-        start += size
-        yield variable.name, (base, TensorSlice(full, tuple(starts), tuple(lengths)))
+def _in_order(sources: list[tuple[Tensors, str, list[str]]]) -> tuple[Tensors, str, list[str]]:
+    """Several sources as one: a key is taken from the first that has it, with a note where others have it too."""
+    merged: dict[str, LazyTensor] = {}
+    notes: list[str] = []
+    for tensors, name, own in sources:
+        hidden = sum(key in merged for key in tensors)
+        notes += own + (
+            [f"{hidden} keys of {name} are also in an earlier source and taken from there"] if hidden else []
+        )
+        merged = {**tensors, **merged}
+    return merged, " and ".join(name for _, name, _ in sources), notes
 
 
 class _Report:
@@ -241,7 +132,6 @@ class _Report:
         self._missing: dict[str, str] = {}
         self._mismatched: dict[str, str] = {}
         self._details: dict[str, str] = {}
-        self._tensors: Tensors = {}
 
     def keep(self, variable: Variable) -> None:
         """A variable that was not selected."""
@@ -268,14 +158,26 @@ class _Report:
                 self._variables[number] = self._with_value(variable, tensors[self._restored[variable.name]])
         for name in self._mismatched:
             del self._restored[name]
-        unused = tuple(key for key in tensors if key not in set(self._restored.values()) and key != OBJECT_GRAPH_KEY)
+        taken = {*self._restored.values(), OBJECT_GRAPH_KEY}
+        unused = tuple(key for key in tensors if key not in taken)
         self._details.update({key: describe(tensors[key].data_type, tensors[key].shape) for key in unused})
         if (self._mismatched and on_mismatch == "error") or (strict and self._missing):
             raise self._error(tensors, unused, strict)
         report = Restoration(
-            self._checkpoint, self._restored, self._missing, unused, self._mismatched, self._details, tuple(self._notes)
+            self._checkpoint,
+            self._restored,
+            self._missing,
+            unused,
+            self._mismatched,
+            self._details,
+            tuple(self._notes),
+            self._guess({key: tensors[key] for key in unused}),
         )
         return replace(model, variables=Variables(self._variables), restoration=report)
+
+    def _guess(self, unused: Tensors) -> Guess | None:
+        missing = {self._missing[one.name]: one for one in self._variables if one.name in self._missing}
+        return guess_rename(missing, unused) if missing and unused else None
 
     def _with_value(self, variable: Variable, tensor: LazyTensor) -> Variable:
         box = variable.slice
@@ -283,16 +185,17 @@ class _Report:
             self._disagree(variable, tensor, f"is slice {box} of another shape")
             return replace(variable, value=None)
         part = cut(tensor, box) if box is not None else tensor
-        if not _shapes_agree(variable.shape, part.shape):
+        if not shapes_agree(variable.shape, part.shape):
             self._disagree(variable, part, "has another shape")
-        elif part.data_type != variable.data_type and not _same_numbers(part, variable):
-            if not self._cast or DataType.DT_STRING in (part.data_type, variable.data_type):
-                self._disagree(variable, part, "has another dtype")
-                return variable
-            self._notes.append(f"{variable.name} is cast: {describe(part.data_type, part.shape)} to {variable.dtype}")
+        elif part.data_type == variable.data_type:
+            return replace(variable, value=part)
+        elif _same_numbers(part, variable):
+            return replace(variable, value=CastTensor(part, variable.data_type))
+        elif self._cast and DataType.DT_STRING not in (part.data_type, variable.data_type):
+            self._notes.append(_cast_note(part, variable))
             return replace(variable, value=CastTensor(part, variable.data_type))
         else:
-            return replace(variable, value=part)
+            self._disagree(variable, part, "has another dtype")
         return variable
 
     def _disagree(self, variable: Variable, tensor: LazyTensor, how: str) -> None:
@@ -304,10 +207,7 @@ class _Report:
         lines = [f"  {name}: {text}" for name, text in self._mismatched.items()]
         if strict:
             for name, key in self._missing.items():
-                near = near_names(key, unused or tensors)
-                lines.append(
-                    f"  {name}: no key {key} in the checkpoint" + (f"; near: {', '.join(near)}" if near else "")
-                )
+                lines.append(f"  {name}: no key {key} in the checkpoint{did_you_mean(key, unused or tensors)}")
         return RestoreError(
             f"{self._checkpoint} does not fit the graph ({len(lines)} variables):\n"
             + "\n".join(lines)
@@ -316,6 +216,12 @@ class _Report:
             mismatched=self._mismatched,
             unused=unused,
         )
+
+
+def _cast_note(tensor: LazyTensor, variable: Variable) -> str:
+    safe = np.can_cast(tensor.dtype, variable.dtype, "safe")
+    loss = "" if safe else "; precision or range may be lost"
+    return f"{variable.name} is cast from {type_name(tensor.data_type)} to {type_name(variable.data_type)}{loss}"
 
 
 def _same_numbers(tensor: LazyTensor, variable: Variable) -> bool:

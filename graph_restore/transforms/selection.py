@@ -17,7 +17,7 @@ from graph_restore.tensors import LazyTensor
 from graph_restore.variables import Variable
 
 Selection = str | re.Pattern[str] | Callable[[Variable], bool] | Iterable[Any] | None
-Rename = Mapping[str, str] | Callable[[str], str] | Sequence[tuple[str | re.Pattern[str], str]] | None
+Rename = Mapping[str, str] | Callable[[str], str] | Sequence[tuple[str | re.Pattern[str], str]] | str | None
 Renamed = Mapping[str, tuple[str, LazyTensor]]
 
 _SETS: dict[str, Callable[[Variable], bool]] = {
@@ -67,6 +67,8 @@ def renamer(rename: Rename) -> Callable[[Mapping[str, LazyTensor]], Renamed]:
 def _new_name(rename: Rename) -> Callable[[str], str]:
     if rename is None:
         return lambda key: key
+    if isinstance(rename, str):
+        raise ValueError(f"rename is a mapping, a function, pairs or 'auto', not {rename!r}")
     if callable(rename):
         return rename
     if isinstance(rename, Mapping):

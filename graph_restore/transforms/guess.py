@@ -1,0 +1,93 @@
+"""Guessing the one systematic change of names that makes a checkpoint fit: a scope added, removed or replaced.
+
+Every missing name is paired with unused keys of the same ending and an agreeing shape; what remains in front of the
+common ending is a candidate change. A candidate counts when it gives every missing name a tensor of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from graph_restore.tensors import LazyTensor
+from graph_restore.variables import Variable, shapes_agree
+
+_CANDIDATES = 20
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A change of names: `old` at the start of a key becomes `new`.
+
+    `matched` of `wanted` missing names get a tensor; `certain` when all do and no other change does as well.
+    """
+
+    old: str
+    new: str
+    matched: int
+    wanted: int
+    certain: bool
+    slots_aside: bool = False
+
+    @property
+    def rename(self) -> list[tuple[str, str]]:
+        """The guess as `restore` takes it."""
+        return [("^" + re.escape(self.old), self.new)]
+
+    def __str__(self) -> str:
+        how = (
+            f"replacing the prefix `{self.old}` by `{self.new}`"
+            if self.old and self.new
+            else f"removing the prefix `{self.old}`"
+            if self.old
+            else f"adding the prefix `{self.new}`"
+        )
+        share = f"all {self.wanted}" if self.matched == self.wanted else f"{self.matched} of {self.wanted}"
+        advice = ", or rename='auto'" if self.certain else ""
+        aside = " (optimizer slots aside)" if self.slots_aside else ""
+        return f"{share} missing names{aside} match after {how}: pass rename={self.rename!r}{advice}"
+
+
+def guess_rename(missing: Mapping[str, Variable], unused: Mapping[str, LazyTensor]) -> Guess | None:
+    """The change of names that gives most of the missing keys a tensor; None when none gives any.
+
+    `missing`: key looked for to variable. Slots count only when nothing else is missing.
+    """
+    wanted = {key: variable for key, variable in missing.items() if not variable.is_slot} or dict(missing)
+    changes = Counter(change for key, variable in wanted.items() for change in _changes(key, variable, unused))
+    scored = [(_matches(change, wanted, unused), change) for change, _ in changes.most_common(_CANDIDATES)]
+    scored = sorted((pair for pair in scored if pair[0]), key=lambda pair: (-pair[0], len(pair[1][0])))
+    if not scored:
+        return None
+    (matched, (old, new)), rivals = scored[0], [pair for pair in scored[1:] if pair[0] == scored[0][0]]
+    certain = matched == len(wanted) and not rivals
+    return Guess(old, new, matched, len(wanted), certain, len(wanted) < len(missing))
+
+
+def _changes(key: str, variable: Variable, unused: Mapping[str, LazyTensor]) -> Iterator[tuple[str, str]]:
+    """(old prefix, new prefix) for every unused key with the same last part and an agreeing shape."""
+    parts = key.split("/")
+    for other, tensor in unused.items():
+        others = other.split("/")
+        if others[-1] == parts[-1] and _fits(variable, tensor):
+            common = 1
+            while common < min(len(parts), len(others)) and parts[-common - 1] == others[-common - 1]:
+                common += 1
+            yield _scope(others[:-common]), _scope(parts[:-common])
+
+
+def _scope(parts: list[str]) -> str:
+    return "".join(part + "/" for part in parts)
+
+
+def _matches(change: tuple[str, str], wanted: Mapping[str, Variable], unused: Mapping[str, LazyTensor]) -> int:
+    old, new = change
+    renamed = {new + key[len(old) :]: tensor for key, tensor in unused.items() if key.startswith(old)}
+    return sum(key in renamed and _fits(variable, renamed[key]) for key, variable in wanted.items())
+
+
+def _fits(variable: Variable, tensor: LazyTensor) -> bool:
+    shape = variable.slice.full_shape if variable.slice is not None else variable.shape
+    return shapes_agree(shape, tensor.shape)
