@@ -162,6 +162,15 @@ class JoinedTensor(LazyTensor):
         else:
             yield from self._interleaved(axis, used)
 
+    def rows(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+        result = np.empty((stop - start, *self.shape[1:]), self.dtype)
+        for box, tensor in self.slices:
+            low, high = max(start, box.starts[0]), min(stop, box.starts[0] + box.lengths[0])
+            if low < high and tensor.size:
+                place = (slice(low - start, high - start), *box.index[1:])
+                result[place] = tensor.rows(low - box.starts[0], high - box.starts[0])
+        return result
+
     def _others(self, axis: int) -> tuple[int, ...]:
         return self.shape[:axis] + self.shape[axis + 1 :]
 
@@ -226,6 +235,12 @@ class CutTensor(LazyTensor):
             for _ in stream.take(row - skip - keep):
                 pass
         stream.finish()
+
+    def rows(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+        first = self.box.starts[0]
+        rows = self.tensor.rows(first + start, first + stop)
+        inner = (slice(None), *self.box.index[1:])
+        return np.ascontiguousarray(rows[inner])
 
 
 class CutStrings(StringTensor):

@@ -85,6 +85,52 @@ class LazyTensor:
             raise CorruptionError(f"tensor {self.name} has a wrong length", expected=content.size, found=filled)
         return content.view(self.dtype).reshape(self.shape)
 
+    def rows(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+        """The values [start, stop) along the first axis, as an array.
+
+        Only their bytes are read where the tensor lies in a file as it is. A checksum covers a whole tensor, so a part
+        of one is read without it; `read` tests it.
+        """
+        width = self.nbytes // self.shape[0] if self.shape[0] else 0
+        content = b"".join(self.content(start * width, stop * width))
+        return np.frombuffer(bytearray(content), self.dtype).reshape(stop - start, *self.shape[1:])
+
+    def content(self, start: int, stop: int) -> Iterator[bytes]:
+        """The bytes [start, stop) of the content, checksums not tested."""
+        position = 0
+        for part in self.parts() if start < stop else ():
+            length = part.length if isinstance(part, Extent) else len(part)
+            begin, end = max(start - position, 0), min(stop - position, length)
+            if begin < end:
+                if isinstance(part, Extent):
+                    yield from part.part(begin, end - begin).chunks(False)
+                else:
+                    yield part[begin:end]
+            position += length
+            if position >= stop:
+                return
+
+    def __getitem__(self, key: Any) -> np.ndarray[Any, Any]:
+        """A part as an array, `tensor[1000:1010]` or `tensor[5, :3]`: only the rows asked for are read."""
+        keys = key if isinstance(key, tuple) else (key,)
+        first = keys[0] if keys else Ellipsis
+        if not self.shape or not isinstance(first, int | np.integer | slice):
+            return np.asarray(self.read()[key])
+        if isinstance(first, slice):
+            steps = range(self.shape[0])[first]
+            low, high = (min(steps), max(steps) + 1) if steps else (0, 0)
+            inner: Any = slice(None, None, steps.step if steps.step != 1 else None)
+        else:
+            low = range(self.shape[0])[first]  # an IndexError as arrays give it
+            high, inner = low + 1, 0
+        within = (inner, *keys[1:])
+        return np.asarray(self.rows(low, high)[within])
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError(f"tensor {self.name} is a scalar and has no length")
+        return self.shape[0]
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} {type_name(self.data_type)} {list(self.shape)}>"
 
@@ -228,6 +274,9 @@ class StringTensor(LazyTensor):
     def strings(self, verify: bool = True) -> Iterator[bytes]:
         """The elements in row-major order."""
         raise NotImplementedError
+
+    def rows(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+        return np.asarray(self.read(False)[start:stop], object)
 
     def lengths(self) -> np.ndarray[Any, Any]:
         """The length in bytes of every element, int64, in row-major order."""

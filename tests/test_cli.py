@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from graph_restore.cli.main import VERBS, main
 
 LINEAR = CORPUS / "linear" / "tf0.12.1-v1"
 META = str(LINEAR / "model.ckpt.meta")
-WITH_META = [one for one in cases() if one.meta is not None and one.facts["checkpoint_version"]]
+WITH_META = [one for one in cases() if one.meta is not None]
 
 
 def call(*arguments: str) -> Result:
@@ -117,7 +116,10 @@ def test_inspect_tells_the_variables_of_a_model(case: Case) -> None:
     assert sorted(found["gone_ops"]) == case.facts.get("unknown_ops", [])
 
 
-@pytest.mark.parametrize("case", all_cases()[::5], ids=lambda case: case.id)
+# the prefix of `nameless_prefix` is a directory's name, and a directory means the model in it
+@pytest.mark.parametrize(
+    "case", [one for one in all_cases()[::5] if one.model != "nameless_prefix"], ids=lambda case: case.id
+)
 def test_inspect_tells_the_tensors_of_a_checkpoint(case: Case) -> None:
     saver = case.facts["savers"].get("") or case.facts["other_checkpoints"][""]
     found = call_json("inspect", f"{case.directory}/{saver['prefix']}")
@@ -287,7 +289,8 @@ def test_updates_are_refused_unless_told(tmp_path: Path) -> None:
     model, output = case("update_unordered/tf1.15.5-v2"), tmp_path / "frozen.pb"
     arguments = ["freeze", str(model.meta), "--fetches", "y", "-o", str(output)]
     refused = call(*arguments)
-    assert refused.exit_code == 1 and "unordered_read" in refused.stderr
+    assert refused.exit_code == 1
+    assert "raise_gain" in refused.stderr and "pass --on-update initial" in refused.stderr
     assert not output.exists()
     assert call(*arguments, "--on-update", "initial").exit_code == 0
     assert output.exists()
@@ -426,8 +429,6 @@ def test_initializer_nodes_may_fill_tables_only(
     nodes: str, status: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = case("key_value_table/tf0.12.1-v1")
-    if nodes not in gr.load(model.graph_pb).graph.nodes:
-        pytest.skip(f"no node {nodes}")
     flags = [f"--input_graph={model.graph_pb}", f"--input_checkpoint={model.prefix}", "--input_binary"]
     assert freeze_with(tmp_path / "frozen.pb", *flags, f"--initializer_nodes={nodes}") == status
     assert f"--initializer_nodes {'runs' if status else nodes}" in capsys.readouterr().err
@@ -437,9 +438,7 @@ def test_devices_are_cleared_unless_told(tmp_path: Path) -> None:
     model = case("gpu_devices/tf1.15.5-v2")
     flags = [f"--input_graph={model.graph_pb}", f"--input_checkpoint={model.prefix}", "--input_binary"]
     for cleared in (True, False):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            assert freeze_with(tmp_path / "frozen.pb", *flags, f"--clear_devices={cleared}") == 0
+        assert freeze_with(tmp_path / "frozen.pb", *flags, f"--clear_devices={cleared}") == 0
         devices = {node.device for node in gr.load(tmp_path / "frozen.pb").graph.graph_def.node}
         assert (devices == {""}) is cleared
 

@@ -12,8 +12,9 @@ never loaded; their checksum is verified when the first of their values is read,
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ import numpy as np
 from graph_restore.errors import CorruptionError, UnsupportedFormatError
 from graph_restore.storage import snappy
 from graph_restore.storage.coding import Window, decode_varint, encode_varint
-from graph_restore.storage.crc32c import checked_chunks, masked
+from graph_restore.storage.crc32c import checked_chunks, extend, mask
 from graph_restore.storage.extent import Checksum, Extent
 from graph_restore.storage.source import BytesSource, Source
 
@@ -161,7 +162,7 @@ class BlockBuilder:
 
     @property
     def size(self) -> int:
-        """Bytes that `finish` would give."""
+        """Bytes of the block without its trailer."""
         return len(self._data) + 4 * len(self._restarts) + 4
 
     @property
@@ -169,21 +170,29 @@ class BlockBuilder:
         return not self._count
 
     def add(self, key: bytes, value: bytes) -> None:
+        self.open(key, len(value))
+        self._data += value
+
+    def open(self, key: bytes, length: int) -> None:
+        """Adds an entry up to its value of `length` bytes, which is to be given to `parts`."""
         shared = 0
         if self._count % self._interval:
             shared = shared_prefix(self._last, key)
         elif self._count:
             self._restarts.append(len(self._data))
-        head = encode_varint(shared) + encode_varint(len(key) - shared) + encode_varint(len(value))
-        self._data += head + key[shared:] + value
+        head = encode_varint(shared) + encode_varint(len(key) - shared) + encode_varint(length)
+        self._data += head + key[shared:]
         self._last = key
         self._count += 1
 
-    def finish(self) -> bytes:
-        """The block with its trailer, not packed."""
+    def parts(self, value: Iterable[bytes] = ()) -> Iterator[bytes]:
+        """The block with its trailer, not packed, in pieces; `value` is that of the last entry if it was opened."""
         restarts = struct.pack(f"<{len(self._restarts) + 1}I", *self._restarts, len(self._restarts))
-        block = bytes(self._data) + restarts + bytes([_AS_SUCH])
-        return block + _UINT32.pack(masked(block))
+        crc = 0
+        for piece in chain([bytes(self._data)], value, [restarts + bytes([_AS_SUCH])]):
+            crc = extend(crc, piece)
+            yield piece
+        yield _UINT32.pack(mask(crc))
 
 
 def shared_prefix(first: bytes, second: bytes) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from graph_restore.errors import CorruptionError
 
-CHUNK = 2 << 20  # bytes read at a time when a payload is streamed
+CHUNK = 1 << 18  # bytes read at a time when a payload is streamed; still in the processor's cache when it is copied
 
 
 class Source:

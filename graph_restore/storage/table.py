@@ -11,8 +11,8 @@ The format is leveldb's (doc/table_format.md), kept by tensorflow/tsl/lib/io/tab
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
-from typing import BinaryIO
+from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 from graph_restore.errors import CorruptionError
 from graph_restore.storage.block import TRAILER, Block, BlockBuilder, Handle, Unpacked, shared_prefix
@@ -102,13 +102,19 @@ class Table:
         return Handle(offset, size), position
 
 
+class Writable(Protocol):
+    """A file opened for binary writing, as far as tables need one."""
+
+    def write(self, data: bytes, /) -> object: ...
+
+
 class TableWriter:
-    """Writes a table to `file`, opened for binary writing and at its start: `add` in order of keys, then `finish`.
+    """Writes a table to `file`, at its start: `add` or `add_pieces` in order of keys, then `finish`.
 
     Nothing is packed. The bytes are those that TensorFlow's own writer would give.
     """
 
-    def __init__(self, file: BinaryIO, block_size: int = _BLOCK_SIZE) -> None:
+    def __init__(self, file: Writable, block_size: int = _BLOCK_SIZE) -> None:
         self._file, self._block_size = file, block_size
         self._offset = 0
         self._block = BlockBuilder()
@@ -118,15 +124,32 @@ class TableWriter:
 
     def add(self, key: bytes, value: bytes) -> None:
         """Appends an entry; ValueError when `key` does not sort after the one before."""
+        self._prepare(key)
+        self._block.add(key, value)
+        if self._block.size >= self._block_size:
+            self._flush()
+
+    def add_pieces(self, key: bytes, length: int, pieces: Iterable[bytes]) -> None:
+        """Appends an entry whose value comes in pieces, `length` bytes together; those of a large one are not held.
+
+        CorruptionError when they are more or fewer bytes, since what was measured before has changed then.
+        """
+        value = _measured(pieces, length)
+        if length < self._block_size:
+            self.add(key, b"".join(value))
+            return
+        self._prepare(key)
+        self._block.open(key, length)
+        self._flush(value)
+
+    def _prepare(self, key: bytes) -> None:
+        """Checks the order, and gives the block before, if one was just written, its key in the index."""
         if self._last is not None and key <= self._last:
             raise ValueError(f"table keys must be added in order: {key!r} after {self._last!r}")
         if self._pending is not None and self._last is not None:
             self._index.add(_separator(self._last, key), _encode_handle(self._pending))
             self._pending = None
-        self._block.add(key, value)
         self._last = key
-        if self._block.size >= self._block_size:
-            self._flush()
 
     def finish(self) -> None:
         """Writes what is left, the index and the footer; the file stays open."""
@@ -139,16 +162,27 @@ class TableWriter:
         handles = _encode_handle(metaindex) + _encode_handle(index)
         self._file.write(handles.ljust(FOOTER_SIZE - len(MAGIC), b"\x00") + MAGIC)
 
-    def _flush(self) -> None:
-        self._pending = self._write(self._block)
+    def _flush(self, value: Iterable[bytes] = ()) -> None:
+        self._pending = self._write(self._block, value)
         self._block = BlockBuilder()
 
-    def _write(self, block: BlockBuilder) -> Handle:
-        data = block.finish()
-        handle = Handle(self._offset, len(data) - TRAILER.size)
-        self._file.write(data)
-        self._offset += len(data)
-        return handle
+    def _write(self, block: BlockBuilder, value: Iterable[bytes] = ()) -> Handle:
+        start = self._offset
+        for piece in block.parts(value):
+            self._file.write(piece)
+            self._offset += len(piece)
+        return Handle(start, self._offset - start - TRAILER.size)
+
+
+def _measured(pieces: Iterable[bytes], length: int) -> Iterator[bytes]:
+    count = 0
+    for piece in pieces:
+        count += len(piece)
+        if count > length:
+            break
+        yield piece
+    if count != length:
+        raise CorruptionError("a table value has a wrong length", expected=f"{length} bytes", found=count)
 
 
 def _encode_handle(handle: Handle) -> bytes:

@@ -162,8 +162,8 @@ def _ones_like(node: Any, value: Array) -> Array:
     return np.ones_like(value)
 
 
-def _range(start: Any, limit: Any, step: Any, dtype: Any) -> Array:
-    return np.arange(start, limit, step, dtype=dtype)
+def _range(ends: list[Any], dtype: Any) -> Array:
+    return np.arange(*ends, dtype=dtype)
 
 
 _OPS: dict[str, Callable[..., Array]] = {
@@ -175,7 +175,7 @@ _OPS: dict[str, Callable[..., Array]] = {
     "Shape": lambda node, value: np.asarray(value.shape, np.int64 if node.attr["out_type"].type == 9 else np.int32),
     "Pack": lambda node, *values: np.stack(values, node.attr["axis"].i),
     "ConcatV2": lambda node, *values: np.concatenate(values[:-1], int(values[-1])),
-    "Range": lambda node, *ends: _range(*(end.item() for end in ends), ends[0].dtype),
+    "Range": lambda node, *ends: _range([end.item() for end in ends], ends[0].dtype),
     "Transpose": lambda node, value, order: value.transpose(order),
     "Add": lambda node, one, two: one + two,
     "AddV2": lambda node, one, two: one + two,
