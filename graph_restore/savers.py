@@ -24,6 +24,7 @@ _SEEN_THROUGH = {
 }  # fmt: skip
 _VALUE_CARRIERS = {"Identity", "Reshape", "Cast", "Bitcast", "Squeeze", "ExpandDims"}
 RESTORE_OPS = {"RestoreV2", "Restore", "RestoreSlice"}
+_CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
 SAVE_OPS = {"SaveV2": 3, "SaveSlices": 3, "Save": 2}  # op: position of the first tensor saved
 ASSIGN_OPS = {"Assign", "AssignVariableOp"}
 
@@ -38,6 +39,8 @@ def find_savers(graph: Graph, saver_def: Any = None) -> list[SaverMap]:
             identity = (entry.key, entry.variable, entry.slice)
             if identity not in known or known[identity].authority == "save op":
                 known[identity] = entry
+    for filename, entry in _in_functions(graph):
+        entries.setdefault(filename, {})[(entry.key, entry.variable, entry.slice)] = entry
     named = parse_tensor_name(saver_def.filename_tensor_name)[0] if saver_def is not None else None
     savers = [
         SaverMap(filename, tuple(known.values()), parse_tensor_name(filename)[0] == named)
@@ -70,6 +73,41 @@ def _saved(graph: Graph, node: Any) -> Iterator[SaverEntry]:
     tensors = [name for name in node.input if not is_control(name)][SAVE_OPS[node.op] :]
     for tensor, (key, spec) in zip(tensors, _keys(graph, node)):
         yield SaverEntry(key, variable_of(graph, tensor), spec, "save op")
+
+
+def _in_functions(graph: Graph) -> Iterator[tuple[str, SaverEntry]]:
+    """(filename tensor, entry) of the restore functions that TensorFlow 2 puts into SavedModels.
+
+    The call's inputs are the file name and handles; in the body, RestoreV2 feeds AssignVariableOps on the arguments.
+    """
+    for node in graph.graph_def.node:
+        function = graph.functions.get(node.attr["f"].func.name) if node.op in _CALLS else None
+        if function is not None and any(inner.op == "RestoreV2" for inner in function.node_def):
+            filename = tensor_name(*parse_tensor_name(node.input[0]))
+            arguments = {argument.name: name for argument, name in zip(function.signature.input_arg, node.input)}
+            for key, argument in _restored_in(graph, function):
+                if argument in arguments:
+                    owner = variable_of(graph, arguments[argument])
+                    yield filename, SaverEntry(key, owner, None, "restore op", node.name)
+
+
+def _restored_in(graph: Graph, function: Any) -> Iterator[tuple[str, str]]:
+    """(key, argument) of every AssignVariableOp in a function's body that takes a restored value."""
+    nodes = {node.name: node for node in function.node_def}
+    for node in function.node_def:
+        value = node.input[1] if node.op == "AssignVariableOp" and len(node.input) > 1 else ""
+        source = nodes.get(value.partition(":")[0])
+        while source is not None and source.op in _VALUE_CARRIERS:
+            value = source.input[0]
+            source = nodes.get(value.partition(":")[0])
+        if source is None or source.op != "RestoreV2":
+            continue
+        names = nodes.get(source.input[1].partition(":")[0])
+        index = value.rpartition(":")[2]  # RestoreV2:tensors:3
+        if names is not None and names.op == "Const" and index.isdigit():
+            keys = graph.value(names, function.signature.name).read().ravel()
+            if int(index) < keys.size:
+                yield bytes(keys[int(index)]).decode("utf-8", "replace"), node.input[0]
 
 
 def _keys(graph: Graph, node: Any) -> list[tuple[str, TensorSlice | None]]:

@@ -1,12 +1,14 @@
 """Where in the control flow a node runs: under which conds, and in which while loops.
 
 A cond is a pair (predicate node, branch taken); a node runs only when all of its conds hold. Merge ends a cond, Exit a
-loop. The Switch of a while loop (its predicate is a LoopCond) is no cond.
+loop. The Switch of a while loop (its predicate is a LoopCond) is no cond, and a predicate that lies in a loop makes
+none: it has another value in every turn. A predicate that may change while the graph runs (a variable that is updated)
+is known by its Switch, since another Switch may see another value.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +20,7 @@ MERGES = ("Merge", "RefMerge")
 ENTERS = ("Enter", "RefEnter")
 EXITS = ("Exit", "RefExit")
 NEXT_ITERATIONS = ("NextIteration", "RefNextIteration")
+_SAME_VALUE = ("Identity", *SWITCHES, *ENTERS)
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,10 @@ class Context:
 class Contexts:
     """The context of every node of a graph, worked out once."""
 
-    def __init__(self, nodes: Mapping[str, Any]) -> None:
+    def __init__(self, nodes: Mapping[str, Any], changing: Set[str] = frozenset()) -> None:
+        """`changing`: nodes whose value may be another each time it is used."""
         self._nodes = nodes
+        self._changing = changing
         self._known: dict[str, Context] = {}
 
     def of(self, name: str) -> Context:
@@ -103,13 +108,16 @@ class Contexts:
             return Context(context.conds, context.frames[:-1])
         if node.op in SWITCHES and index >= 0:
             predicate = self._root(node.input[1])
-            if self._op(predicate) != "LoopCond":
-                return Context(context.conds | {(predicate, index)}, context.frames)
+            if predicate in self._changing:
+                predicate = str(node.name)
+            elif self._op(predicate) == "LoopCond" or self._known.get(predicate, Context()).frames:
+                return context
+            return Context(context.conds | {(predicate, index)}, context.frames)
         return context
 
     def _root(self, name: str) -> str:
-        """The node a predicate comes from, seen through Identity."""
+        """The node a predicate comes from, seen through ops that pass the value on as it is."""
         source = parse_tensor_name(name)[0]
-        while self._op(source) == "Identity" and self._nodes[source].input:
+        while self._op(source) in _SAME_VALUE and self._nodes[source].input:
             source = parse_tensor_name(self._nodes[source].input[0])[0]
         return source

@@ -13,6 +13,7 @@ from graph_restore.errors import FreezeError, UnsupportedFormatError
 from graph_restore.graph import Graph
 from graph_restore.model import Model
 from graph_restore.names import is_control, node_of, tensor_name
+from graph_restore.savers import RESTORE_OPS, SAVE_OPS, variable_of
 from graph_restore.variables import VARIABLE_OPS
 
 DEFAULT_SIGNATURE = "serving_default"
@@ -30,6 +31,9 @@ _STATISTICS = frozenset(
         "SparseSoftmaxCrossEntropyWithLogits", "Log", "Neg", "Equal", "Cast", "ZeroFraction", "Rank", "Range", "Shape",
     }
 )  # fmt: skip
+_CONTROL_FLOW = frozenset(
+    {"Switch", "Enter", "Exit", "NextIteration", "LoopCond", "RefSwitch", "RefEnter", "RefExit", "RefNextIteration"}
+)
 _MOST_LISTED = 12
 
 
@@ -86,8 +90,18 @@ def candidate_fetches(graph: Graph) -> list[str]:
         users = [user for user, _ in graph.consumers[node.name] if user.name not in auxiliary]
         is_end = node.name not in auxiliary and not users and node.op not in VARIABLE_OPS
         if is_end and node.name in moving and not node.op.startswith("Placeholder") and _has_output(graph, node):
-            found.append(tensor_name(node.name))
-    return found
+            found.append(node)
+    plain = [node for node in found if not _is_incidental(graph, node)]
+    return [tensor_name(node.name) for node in plain or found]
+
+
+def _is_incidental(graph: Graph, node: Any) -> bool:
+    """Whether a node is part of a cond or loop (a counter's Exit, the Identity of a predicate's Switch), or what a
+    variable is updated by: an output only where there is no other."""
+    source = graph.nodes.get(node_of(node.input[0])) if node.op == "Identity" and node.input else None
+    if node.op in _CONTROL_FLOW or (source is not None and source.op in ("Switch", "RefSwitch")):
+        return True
+    return any(user.op.startswith("Assign") or "Apply" in user.op for user, _ in graph.consumers[node.name])
 
 
 def _serves_training(node: Any) -> bool:
@@ -102,33 +116,30 @@ def _serves_training(node: Any) -> bool:
 
 
 def _spread(graph: Graph, auxiliary: set[str]) -> None:
-    """Add the losses, statistics and reads of variables that only auxiliary nodes use."""
+    """Add the losses, statistics and reads of variables that only auxiliary nodes use; of a graph that is trained also
+    those that nothing uses, since a loss is often needed for its gradients alone."""
+    trained = any("Apply" in node.op for node in graph.graph_def.node)
     changed = True
     while changed:
         changed = False
         for node in reversed(graph.graph_def.node):
-            if node.name in auxiliary or not (node.op in _STATISTICS or _reads_variable(graph, node)):
+            reads = variable_of(graph, node.name) is not None and node.op not in VARIABLE_OPS
+            if node.name in auxiliary or not (node.op in _STATISTICS or reads):
                 continue
             users = graph.consumers[node.name]
-            idle_read = not users and _reads_variable(graph, node)
-            if idle_read or (users and all(user.name in auxiliary for user, _ in users)):
+            if all(user.name in auxiliary for user, _ in users) and (users or reads or trained):
                 auxiliary.add(node.name)
                 changed = True
 
 
-def _reads_variable(graph: Graph, node: Any) -> bool:
-    if node.op not in ("Identity", "ReadVariableOp") or not node.input:
-        return False
-    source = graph.nodes.get(node_of(node.input[0]))
-    return source is not None and source.op in VARIABLE_OPS
-
-
 def _depends_on_state(graph: Graph) -> set[str]:
-    """Nodes that a placeholder, variable or input pipeline reaches: the others are constants."""
+    """Nodes that a placeholder, variable or input pipeline reaches: the others are constants or file names."""
+    file_names = _file_names(graph)
     waiting = [
         node.name
         for node in graph.graph_def.node
-        if node.op in VARIABLE_OPS or node.op.startswith(("Placeholder", "Queue", "Iterator"))
+        if (node.op in VARIABLE_OPS or node.op.startswith(("Placeholder", "Queue", "Iterator")))
+        and node.name not in file_names
     ]
     reached: set[str] = set()
     while waiting:
@@ -139,6 +150,18 @@ def _depends_on_state(graph: Graph) -> set[str]:
                 user.name for user, position in graph.consumers[name] if not is_control(user.input[position])
             )
     return reached
+
+
+def _file_names(graph: Graph) -> set[str]:
+    """The nodes that say to savers which file is meant: since 1.13 there are placeholders among them."""
+    waiting = [node.input[0] for node in graph.graph_def.node if node.op in {*SAVE_OPS, *RESTORE_OPS} and node.input]
+    found: set[str] = set()
+    while waiting:
+        node = graph.nodes.get(node_of(waiting.pop()))
+        if node is not None and node.name not in found:
+            found.add(node.name)
+            waiting.extend(node.input)
+    return found
 
 
 def _has_output(graph: Graph, node: Any) -> bool:

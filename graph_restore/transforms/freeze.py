@@ -126,9 +126,9 @@ def _freeze_variables(
     draft.keep(draft.ancestors(roots))
     needed = [variable for variable in present if variable.name in draft.nodes]
     _require_values(needed, variables)
-    aliases = find_aliases(draft, needed, values)
-    by_name = {variable.name: variable for variable in needed}
-    _turn_readers(draft, aliases, by_name)
+    read = [variable for variable in present if variable.name in draft.nodes or variable.name in values.values()]
+    aliases = find_aliases(draft, read, values)  # a variable that is overwritten first is read, and not needed itself
+    _turn_readers(draft, aliases, {variable.name: variable for variable in read})
     for variable in needed:
         _turn_into_const(draft, variable)
     for name in [name for name, node in draft.nodes.items() if node.op in _PLAIN]:
@@ -196,18 +196,18 @@ def _turn_into_true(draft: Draft, node: Any) -> None:
 
 
 def _turn_handle_reader(draft: Draft, node: Any, variable: Variable) -> None:
-    changed = draft.change(node.name)
-    indices = node.attr["Tindices"].type
+    changed = draft.change(node.name)  # attrs are read off the copy: asking a message for one that is not set sets it
+    indices = changed.attr["Tindices"].type
     if node.op == "ReadVariableOp":
         _become(changed, "Identity", {"T": variable.data_type})
     elif node.op == "ResourceGather":
-        if node.attr["batch_dims"].i:
+        if changed.attr["batch_dims"].i:
             axis = draft.free_name(f"{node.name}/axis")
             const = NodeDef(name=axis, op="Const")
             const.attr["dtype"].type = DataType.DT_INT32
-            const.attr["value"].CopyFrom(tensor_attr(np.int32(node.attr["batch_dims"].i)))
+            const.attr["value"].CopyFrom(tensor_attr(np.int32(changed.attr["batch_dims"].i)))
             draft.add(const)
-            batch_dims = node.attr["batch_dims"].i
+            batch_dims = changed.attr["batch_dims"].i
             changed.input.insert(2, axis)
             _become(
                 changed, "GatherV2", {"Tparams": variable.data_type, "Tindices": indices, "Taxis": DataType.DT_INT32}
@@ -218,7 +218,7 @@ def _turn_handle_reader(draft: Draft, node: Any, variable: Variable) -> None:
     elif node.op == "ResourceGatherNd":
         _become(changed, "GatherNd", {"Tparams": variable.data_type, "Tindices": indices})
     elif node.op == "VariableShape":
-        out_type = node.attr["out_type"].type or DataType.DT_INT32
+        out_type = changed.attr["out_type"].type or DataType.DT_INT32
         _become(changed, "Shape", {"T": variable.data_type, "out_type": out_type})
     elif node.op not in ("Add", "Sub"):  # those are updates that were turned into their values
         raise FreezeError(

@@ -113,12 +113,12 @@ def _object_names(tensors: Renamed) -> dict[str, str]:
         graph = TrackableObjectGraph.FromString(data[0]) if data.size else TrackableObjectGraph()
     except Exception:  # protobuf's DecodeError has no public base that all its implementations share
         raise FormatError("the checkpoint's object graph is damaged", found=OBJECT_GRAPH_KEY) from None
-    return {
-        attribute.full_name: attribute.checkpoint_key
-        for node in graph.nodes
-        for attribute in node.attributes
-        if attribute.full_name
-    }
+    found: dict[str, list[str]] = {}
+    for node in graph.nodes:
+        for attribute in node.attributes:
+            if attribute.full_name:
+                found.setdefault(attribute.full_name, []).append(attribute.checkpoint_key)
+    return {name: keys[0] for name, keys in found.items() if len(keys) == 1}  # names need not be unique there
 
 
 def _partitions(variables: list[Variable], tensors: Mapping[str, Any]) -> dict[str, tuple[str, TensorSlice]]:

@@ -250,7 +250,7 @@ class Updates:
                 if not own.conds <= context.conds:
                     raise self._unordered(update, access, site, "only in one branch of a cond")
                 before.append(update.node)
-            elif not site or not self._before(site, update.node):
+            elif site != update.node and (not site or not self._before(site, update.node)):
                 raise self._unordered(update, access, site, "without an order between them")
         if not before:
             return None
