@@ -12,11 +12,14 @@ from typing import Any
 
 from graph_restore.dtypes import DataType
 from graph_restore.errors import UnsupportedFormatError
+from graph_restore.graph import Graph
 from graph_restore.names import parse_tensor_name
 from graph_restore.transforms.draft import Draft, Tensor
 from graph_restore.variables import Variable
 
-REF_PASSING = frozenset({"RefSwitch", "RefEnter", "RefExit", "RefMerge", "RefNextIteration", "RefIdentity"})
+REF_PASSING = frozenset(
+    {"RefSwitch", "RefEnter", "RefExit", "RefMerge", "RefNextIteration", "RefIdentity", "RefSelect"}
+)
 HANDLE_PASSING = frozenset({"Identity", "Switch", "Enter", "Exit", "Merge", "NextIteration", *REF_PASSING})
 HANDLE_READS = frozenset({"ReadVariableOp", "ResourceGather", "ResourceGatherNd"})
 INITIALISED_TESTS = frozenset({"IsVariableInitialized", "VarIsInitializedOp"})
@@ -39,7 +42,7 @@ class Aliases:
 
     tensors: dict[Tensor, str]
     accesses: list[Access]
-    merged: dict[str, set[str]]  # nodes whose reference may be of several variables
+    merged: dict[str, str]  # variable to a node whose reference may be of that variable or of another
 
 
 def find_aliases(draft: Draft, variables: Iterable[Variable], values: Mapping[str, str] | None = None) -> Aliases:
@@ -47,7 +50,7 @@ def find_aliases(draft: Draft, variables: Iterable[Variable], values: Mapping[st
     consumers = draft.consumers()
     tensors: dict[Tensor, str] = {}
     accesses: list[Access] = []
-    merged: dict[str, set[str]] = {}
+    merged: dict[str, str] = {}
     for variable in variables:
         waiting: list[Tensor] = [(variable.name, 0)]
         waiting += [(node, 0) for node, owner in (values or {}).items() if owner == variable.name]
@@ -55,7 +58,7 @@ def find_aliases(draft: Draft, variables: Iterable[Variable], values: Mapping[st
             tensor = waiting.pop()
             if tensor in tensors:
                 if tensors[tensor] != variable.name:
-                    merged.setdefault(tensor[0], set()).update((tensors[tensor], variable.name))
+                    merged.update({tensors[tensor]: tensor[0], variable.name: tensor[0]})
                 continue
             tensors[tensor] = variable.name
             for node, position in consumers.get(tensor[0], ()):
@@ -79,7 +82,17 @@ def _role(draft: Draft, node: Any, position: int, kind: str) -> tuple[bool, bool
         return True, False
     if not _takes_reference(draft, node, position) or node.op in INITIALISED_TESTS:
         return False, False
-    return _gives_reference(draft, node), True
+    return position == 0 and _gives_reference(draft, node), True
+
+
+def may_update(graph: Graph, node: Any) -> bool:
+    """Whether a node, by its op alone, may change a variable."""
+    if node.op in REF_PASSING or node.op in INITIALISED_TESTS:
+        return False
+    op = graph.ops.get(node.op)
+    if op is not None and any(argument.is_ref for argument in op.inputs):
+        return not node.op.startswith("LookupTable")
+    return node.op.startswith(("Assign", "Resource")) and node.op not in HANDLE_READS
 
 
 def _calls_function(node: Any) -> bool:

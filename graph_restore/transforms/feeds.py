@@ -4,8 +4,9 @@
 2. Otherwise `n` becomes an IdentityN over Placeholders `n/0`, `n/1` ..., so that `n:k` keeps its name and can be fed;
    outputs that are needed and not fed still come from the node, which moves to `n/unfed`, and what takes them takes
    them there.
-3. dtype and shape are those the graph states; a shape it does not state is of unknown rank.
-4. Queues and iterators on the way to the fetches are cut in the same way, with a word.
+3. What only waits for `n` waits for the node that `n` was, as in TensorFlow, where an update comes before that one.
+4. dtype and shape are those the graph states; a shape it does not state is of unknown rank.
+5. Queues and iterators on the way to the fetches are cut in the same way, with a word.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from graph_restore.errors import FreezeError, NodeNotFoundError, UnsupportedForm
 from graph_restore.graph import Graph
 from graph_restore.names import input_name, is_control, parse_tensor_name, tensor_name
 from graph_restore.protos import NodeDef, TensorShapeProto
+from graph_restore.transforms.aliases import may_update
 from graph_restore.transforms.draft import Draft, Tensor
 from graph_restore.variables import VARIABLE_OPS
 
@@ -48,7 +50,10 @@ def cut_feeds(draft: Draft, feeds: Sequence[Tensor], fetches: Sequence[Tensor]) 
     fed: dict[str, set[int]] = {}
     for name, index in feeds:
         fed.setdefault(name, set()).add(index)
-    used = used_outputs(draft, draft.ancestors({name for name, _ in fetches}), fetches)
+    needed = draft.ancestors({name for name, _ in fetches})
+    used = used_outputs(draft, needed, fetches)
+    for name in _waited_for_updates(draft, needed & fed.keys()):
+        used.setdefault(name, set()).add(-1)
     for name, indexes in fed.items():
         if draft.nodes[name].op != "Placeholder":
             _cut(draft, name, indexes, used.get(name, set()))
@@ -70,6 +75,15 @@ def cut_pipelines(draft: Draft, fetches: Sequence[Tensor]) -> None:
         draft.note(f"{op} {name} is cut: feed {listed}")
 
 
+def _waited_for_updates(draft: Draft, fed: set[str]) -> list[str]:
+    """The fed nodes that control edges wait for and that have an update of a variable among what they need."""
+    consumers = draft.consumers()
+    waited = [name for name in fed if any(is_control(user.input[position]) for user, position in consumers[name])]
+    return [
+        name for name in waited if any(may_update(draft.graph, draft.nodes[other]) for other in draft.ancestors([name]))
+    ]
+
+
 def used_outputs(draft: Draft, needed: set[str], fetches: Sequence[Tensor]) -> dict[str, set[int]]:
     """Node name to the outputs that needed nodes or the fetches take."""
     used: dict[str, set[int]] = {}
@@ -85,11 +99,13 @@ def used_outputs(draft: Draft, needed: set[str], fetches: Sequence[Tensor]) -> d
 
 def _cut(draft: Draft, name: str, fed: set[int], used: set[int]) -> None:
     node = draft.nodes[name]
-    if fed | used == {0}:
+    rest = used - fed
+    if fed | used <= {0, -1}:
+        if rest:
+            _move(draft, node, draft.free_name(f"{name}/unfed"), rest)
         draft.add(_placeholder(draft.graph, node, 0, name))
         return
     count = max(fed | used) + 1
-    rest = used - fed
     moved = draft.free_name(f"{name}/unfed") if rest else ""
     whole = NodeDef(name=name, op="IdentityN")
     types = []
@@ -107,7 +123,7 @@ def _cut(draft: Draft, name: str, fed: set[int], used: set[int]) -> None:
 
 
 def _move(draft: Draft, node: Any, moved: str, outputs: set[int]) -> None:
-    """Copy a node to the name `moved`, and let what takes any of `outputs` take it from there."""
+    """Copy a node to the name `moved`, and let what takes any of `outputs` (-1: only waits) take it from there."""
     copy = NodeDef()
     copy.CopyFrom(node)
     copy.name = moved

@@ -29,6 +29,7 @@ _STATISTICS = frozenset(
     {
         "Mean", "Sum", "Min", "Max", "Square", "SquaredDifference", "L2Loss", "SoftmaxCrossEntropyWithLogits",
         "SparseSoftmaxCrossEntropyWithLogits", "Log", "Neg", "Equal", "Cast", "ZeroFraction", "Rank", "Range", "Shape",
+        "Size",
     }
 )  # fmt: skip
 _CONTROL_FLOW = frozenset(
@@ -81,10 +82,10 @@ def _outputs(signature: Any) -> str:
 
 
 def candidate_fetches(graph: Graph) -> list[str]:
-    """Tensor names that look like the model's outputs, in file order."""
+    """Tensor names that look like the model's outputs, those in the fewest scopes first."""
     auxiliary = {node.name for node in graph.graph_def.node if _serves_training(node)}
     _spread(graph, auxiliary)
-    moving = _depends_on_state(graph)
+    moving = _depends_on_input(graph)
     found = []
     for node in graph.graph_def.node:
         users = [user for user, _ in graph.consumers[node.name] if user.name not in auxiliary]
@@ -124,23 +125,26 @@ def _spread(graph: Graph, auxiliary: set[str]) -> None:
         changed = False
         for node in reversed(graph.graph_def.node):
             reads = variable_of(graph, node.name) is not None and node.op not in VARIABLE_OPS
-            if node.name in auxiliary or not (node.op in _STATISTICS or reads):
-                continue
             users = graph.consumers[node.name]
-            if all(user.name in auxiliary for user, _ in users) and (users or reads or trained):
+            error = node.op == "Sub" and any(user.op in ("Square", "Abs", "Pow") for user, _ in users)
+            if node.name in auxiliary or not (node.op in _STATISTICS or reads or error):
+                continue
+            idle = reads or trained or node.op in ("Size", "Rank", "Shape")
+            if all(user.name in auxiliary for user, _ in users) and (users or idle):
                 auxiliary.add(node.name)
                 changed = True
 
 
-def _depends_on_state(graph: Graph) -> set[str]:
-    """Nodes that a placeholder, variable or input pipeline reaches: the others are constants or file names."""
-    file_names = _file_names(graph)
-    waiting = [
+def _depends_on_input(graph: Graph) -> set[str]:
+    """Nodes that a placeholder or input pipeline reaches (a variable, in a graph without these): the others are
+    constants, counters and reports."""
+    files = _file_names(graph)
+    inputs = [
         node.name
         for node in graph.graph_def.node
-        if (node.op in VARIABLE_OPS or node.op.startswith(("Placeholder", "Queue", "Iterator")))
-        and node.name not in file_names
+        if node.op.startswith(("Placeholder", "Queue", "Iterator")) and node.name not in files
     ]
+    waiting = inputs or [node.name for node in graph.graph_def.node if node.op in VARIABLE_OPS]
     reached: set[str] = set()
     while waiting:
         name = waiting.pop()

@@ -220,7 +220,7 @@ def _turn_handle_reader(draft: Draft, node: Any, variable: Variable) -> None:
     elif node.op == "VariableShape":
         out_type = changed.attr["out_type"].type or DataType.DT_INT32
         _become(changed, "Shape", {"T": variable.data_type, "out_type": out_type})
-    elif node.op not in ("Add", "Sub"):  # those are updates that were turned into their values
+    elif node.op not in ("Add", "AddV2", "Sub"):  # those are updates that were turned into their values
         raise FreezeError(
             f"{node.name} ({node.op}) takes the handle of variable {variable.name}, and no op on its value can stand "
             "for that; feed its outputs, or fetch something before it",

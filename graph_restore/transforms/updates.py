@@ -15,14 +15,16 @@ where the value is used, not where it is read; a resource variable's read is a c
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+from graph_restore.dtypes import DataType
 from graph_restore.errors import FreezeError
-from graph_restore.names import input_name, parse_tensor_name
 from graph_restore.protos import NodeDef
-from graph_restore.transforms.aliases import INITIALISED_TESTS, Access, Aliases
-from graph_restore.transforms.contexts import ENTERS, EXITS, MERGES, NEXT_ITERATIONS, SWITCHES, Context, Contexts
+from graph_restore.transforms.aliases import Access, Aliases
+from graph_restore.transforms.contexts import Context, Contexts
 from graph_restore.transforms.draft import Draft, Tensor, control_inputs
+from graph_restore.transforms.order import Order
+from graph_restore.transforms.reroute import Reroute
+from graph_restore.transforms.uses import Use, Uses
 from graph_restore.variables import Variable
 
 _VALUE_FORMS = {
@@ -30,22 +32,8 @@ _VALUE_FORMS = {
     "AssignAdd": "Add", "AssignAddVariableOp": "Add",
     "AssignSub": "Sub", "AssignSubVariableOp": "Sub",
 }  # fmt: skip
-_VIEWS = frozenset(
-    {
-        "Identity", "Reshape", "Squeeze", "ExpandDims", "StopGradient", "PreventGradient", "Bitcast", "Snapshot",
-        "CheckNumerics", "IdentityN", "Slice", "Split", "Unpack", "PlaceholderWithDefault", "EnsureShape",
-        "StridedSlice", *SWITCHES, *MERGES, *ENTERS, *EXITS, *NEXT_ITERATIONS,
-    }
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Use:
-    """A read of a variable and a node that uses the value read ("" for a fetch)."""
-
-    access: Access
-    site: str
-    context: Context
+_LATE_TYPES = frozenset({DataType.DT_UINT16, DataType.DT_UINT32, DataType.DT_UINT64})  # AddV2 has them, Add has not
+_KEEPING = ("StackPush", "Queue", "TensorArray", "LookupTable", "Accumulator", "SparseAccumulator", "Barrier")
 
 
 class Updates:
@@ -58,15 +46,17 @@ class Updates:
         self._aliases = aliases
         self._fetches = list(fetches)
         self._variables = {variable.name: variable for variable in variables}
-        self._contexts = Contexts(draft.nodes)
         self._consumers = draft.consumers()
         self._updates: dict[str, list[Access]] = {}
         for access in aliases.accesses:
             if access.updates:
                 self._updates.setdefault(access.variable, []).append(access)
-        self._ancestors: dict[str, set[str]] = {}
         self._removed: dict[str, list[str]] = {}
-        self._uses: dict[str, list[Use]] = {name: self._uses_of(name) for name in self._updates}
+        uses = Uses(draft, aliases, self._fetches, self._variables)
+        self._contexts = Contexts(draft.nodes, changing=uses.views(self._updates))
+        self._order = Order(draft, self._contexts)
+        self._ways = Reroute(draft, self._contexts)
+        self._uses: dict[str, list[Use]] = {name: uses.of(name, self._contexts) for name in self._updates}
 
     def settle(self, on_update: str) -> dict[str, str]:
         """Rewrite the draft so that no update is left; FreezeError for what has no certain result.
@@ -77,8 +67,8 @@ class Updates:
             return {}
         kept, valued = self._that_matter()
         problems: dict[str, tuple[str, str]] = {}
-        sources: dict[tuple[str, int], str] = {}
-        for variable in {self._variable_of(name) for name in kept}:
+        sources: dict[tuple[str, int], tuple[str, list[Tensor]]] = {}
+        for variable in sorted({self._variable_of(name) for name in kept}):
             try:
                 sources.update(self._ordered(variable, kept, valued))
             except _Unordered as problem:
@@ -92,31 +82,32 @@ class Updates:
         for variable, (text, _) in problems.items():
             self._draft.note(f"{text}; the restored value of {variable} is used, as on_update='initial' asks")
         values: dict[str, str] = {}
-        for accesses in self._updates.values():
-            for access in accesses:
-                if access.node in kept and access.variable not in problems:
-                    self._turn_into_value(access)
-                    values[access.node] = access.variable
-                else:
-                    self._drop(access, told=access.variable in problems)
-        for (node, position), source in sources.items():
-            self._draft.change(node).input[position] = input_name(source, 0)
+        for name, access in self._first_accesses().items():
+            if name in kept and access.variable not in problems:
+                self._turn_into_value(access)
+                values[name] = access.variable
+            else:
+                self._drop(access, told=access.variable in problems)
+        for (node, position), (update, way) in sources.items():
+            self._ways.lead(update, node, position, way)
         self._forget_removed()
         return values
+
+    def _first_accesses(self) -> dict[str, Access]:
+        """Updating node to its first input that takes a variable: an optimizer's Apply op takes its slots as well."""
+        found: dict[str, Access] = {}
+        accesses = [access for accesses in self._updates.values() for access in accesses]
+        for access in sorted(accesses, key=lambda access: -access.position):
+            found[access.node] = access
+        return found
 
     def _variable_of(self, update: str) -> str:
         return next(name for name, accesses in self._updates.items() if any(item.node == update for item in accesses))
 
-    def _before(self, one: str, other: str) -> bool:
-        """Whether there is a path from `one` to `other`."""
-        if other not in self._ancestors:
-            self._ancestors[other] = self._draft.ancestors([other])
-        return one != other and one in self._ancestors[other]
-
     def _that_matter(self) -> tuple[set[str], set[str]]:
         """(updates that matter, nodes whose value the fetches or such an update use)."""
         kept: set[str] = set()
-        roots = {name for name, _ in self._fetches}
+        roots = {name for name, _ in self._fetches} | self._hidden_users()
         while True:
             valued = self._draft.ancestors(roots, data_only=True)
             left = [item for items in self._updates.values() for item in items if item.node not in kept]
@@ -126,20 +117,34 @@ class Updates:
             kept |= new
             roots |= new
 
+    def _hidden_users(self) -> set[str]:
+        """Nodes that use values without giving any: what a Stack, a queue or a function holds comes out elsewhere."""
+        own = {access.node for access in self._aliases.accesses} | {name for name, _ in self._aliases.tensors}
+        ops = self._draft.graph.ops
+        stateful = {node.op: (op := ops.get(node.op)) is None or op.is_stateful for node in self._draft.nodes.values()}
+        return {
+            name
+            for name, node in self._draft.nodes.items()
+            if name not in own and (stateful[node.op] or node.op.startswith(_KEEPING))
+        }
+
     def _is_seen(self, update: Access, valued: set[str], kept: set[str]) -> bool:
         """Whether a use that counts, or another update that matters, may come after this update."""
+        if update.variable in self._aliases.merged:
+            return True
         context = self._contexts.of(update.node)
         for use in self._uses[update.variable]:
             if (
                 self._counts(use, valued)
+                and use.site != update.node
                 and not use.context.excludes(context)
-                and not self._before(use.site, update.node)
+                and not self._order.before(use.site, update.node)
             ):
                 return True
         return any(
             other.node in kept
             and other.node != update.node
-            and not self._before(other.node, update.node)
+            and not self._order.before(other.node, update.node)
             and not self._contexts.of(other.node).excludes(context)
             for other in self._updates[update.variable]
         )
@@ -147,79 +152,38 @@ class Updates:
     def _counts(self, use: Use, valued: set[str]) -> bool:
         return use.site == "" or use.site in valued
 
-    def _uses_of(self, variable: str) -> list[Use]:
-        """Every place where the variable's value is used, reads that are only passed on followed to their end."""
-        uses = [use for access in self._reads(variable) for use in self._followed(access)]
-        for node, index in self._fetches:  # the reference itself may be a fetch
-            if self._aliases.tensors.get((node, index)) == variable and not self._is_update(node):
-                uses.append(Use(Access(variable, node, -1, False), "", self._contexts.of_edge(node, index)))
-        return uses
-
-    def _is_update(self, node: str) -> bool:
-        return any(access.updates and access.node == node for access in self._aliases.accesses)
-
-    def _reads(self, variable: str) -> list[Access]:
-        return [
-            access
-            for access in self._aliases.accesses
-            if access.variable == variable
-            and not access.updates
-            and self._draft.nodes[access.node].op not in INITIALISED_TESTS
-        ]
-
-    def _followed(self, access: Access) -> list[Use]:
-        node = self._draft.nodes[access.node]
-        copies = self._variables[access.variable].kind == "resource"
-        if copies or node.op not in _VIEWS:
-            return [Use(access, access.node, self._contexts.of(access.node))]
-        uses: list[Use] = []
-        waiting = [(access.node, index, Context()) for index in self._outputs(access.node) or {0}]
-        seen: set[tuple[str, int, Context]] = set()
-        while waiting:
-            step = waiting.pop()
-            if step in seen:
-                continue
-            seen.add(step)
-            name, index, way = step
-            context = self._contexts.of_edge(name, index).under(way)  # the conds on the way hold past their Merge
-            if (name, index) in self._fetches:
-                uses.append(Use(access, "", context))
-            for consumer, position in self._consumers.get(name, ()):
-                if parse_tensor_name(consumer.input[position]) != (name, index):
-                    continue
-                if consumer.op in _VIEWS:
-                    waiting.extend((consumer.name, output, context) for output in self._outputs(consumer.name) or {0})
-                else:
-                    uses.append(Use(access, consumer.name, self._contexts.of(consumer.name).under(context)))
-        return uses
-
-    def _outputs(self, name: str) -> set[int]:
-        """The outputs of a node that something takes, as a range up to the last of them."""
-        taken = [
-            index
-            for consumer, position in self._consumers.get(name, ())
-            for source, index in [parse_tensor_name(consumer.input[position])]
-            if source == name
-        ]
-        taken += [index for source, index in self._fetches if source == name]
-        return set(range(max(taken, default=-1) + 1))
-
-    def _ordered(self, variable: str, kept: set[str], valued: set[str]) -> dict[tuple[str, int], str]:
-        """(node, input position) to the update whose value it takes; _Unordered where no order is certain."""
+    def _ordered(
+        self, variable: str, kept: set[str], valued: set[str]
+    ) -> dict[tuple[str, int], tuple[str, list[Tensor]]]:
+        """(node, input position) to the update whose value it takes and the way there; _Unordered where no order is
+        certain."""
         updates = [access for access in self._updates[variable] if access.node in kept]
+        if variable in self._aliases.merged:
+            node = self._aliases.merged[variable]
+            raise _Unordered(f"{updates[0].node} updates {variable}, and {node} may be it or another variable", node)
         for update in updates:
             self._check_update(update)
-        sources: dict[tuple[str, int], str] = {}
+        sources: dict[tuple[str, int], tuple[str, list[Tensor]]] = {}
         for use in self._uses[variable]:
             if self._counts(use, valued):
                 latest = self._latest(use.access, use.site, use.context, updates)
                 if latest is not None and use.access.position >= 0:
-                    sources[use.access.node, use.access.position] = latest
+                    sources[use.access.node, use.access.position] = (latest, self._way(use.access, latest))
         for update in updates:
             latest = self._latest(update, update.node, self._contexts.of(update.node), updates)
             if latest is not None and _VALUE_FORMS[self._draft.nodes[update.node].op] != "Identity":
-                sources[update.node, update.position] = latest
+                sources[update.node, update.position] = (latest, self._way(update, latest))
         return sources
+
+    def _way(self, access: Access, update: str) -> list[Tensor]:
+        way = self._ways.way(access.node, access.position, self._aliases.tensors)
+        if way is None:
+            raise _Unordered(
+                f"{update} updates {access.variable}, and {access.node} reads it through a Merge; no value can stand "
+                "for it there",
+                update,
+            )
+        return way
 
     def _check_update(self, update: Access) -> None:
         node = self._draft.nodes[update.node]
@@ -246,15 +210,16 @@ class Updates:
             own = self._contexts.of(update.node)
             if update.node == access.node or own.excludes(context):
                 continue
-            if self._before(update.node, access.node) or (access.position < 0 and self._before(update.node, site)):
+            reader = site if access.position < 0 else access.node
+            if self._order.before(update.node, access.node) or self._order.before(update.node, reader):
                 if not own.conds <= context.conds:
                     raise self._unordered(update, access, site, "only in one branch of a cond")
                 before.append(update.node)
-            elif site != update.node and (not site or not self._before(site, update.node)):
+            elif site != update.node and (not site or not self._order.before(site, update.node)):
                 raise self._unordered(update, access, site, "without an order between them")
         if not before:
             return None
-        last = [name for name in before if all(other == name or self._before(other, name) for other in before)]
+        last = [name for name in before if all(other == name or self._order.before(other, name) for other in before)]
         if not last:
             raise _Unordered(
                 f"{' and '.join(before)} update {access.variable} before {access.node} reads it, in no certain order",
@@ -273,10 +238,13 @@ class Updates:
     def _turn_into_value(self, access: Access) -> None:
         node = self._draft.nodes[access.node]
         data = [item for item in node.input if not item.startswith("^")]
-        value = NodeDef(name=node.name, op=_VALUE_FORMS[node.op], device=node.device)
+        data_type = self._variables[access.variable].data_type
+        op = _VALUE_FORMS[node.op]
+        op = "AddV2" if op == "Add" and data_type in _LATE_TYPES else op
+        value = NodeDef(name=node.name, op=op, device=node.device)
         value.input.extend(data[1:2] if value.op == "Identity" else data[:2])
         value.input.extend(control_inputs(node))
-        value.attr["T"].type = self._variables[access.variable].data_type
+        value.attr["T"].type = data_type
         self._draft.add(value)
         self._draft.note(f"{node.name} ({node.op}) is replaced by the value it gives in the first run")
 
