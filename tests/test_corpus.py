@@ -58,6 +58,8 @@ def test_oracle_is_complete(case: Case) -> None:
             assert list(oracle["checkpoint"][tag][key].shape) == facts["shape"]
     assert bool(oracle["runs"]) == case.has_graph
     assert all(run["outputs"] for run in oracle["runs"])
+    computed = [*oracle["variables"].values(), *(value for run in oracle["runs"] for value in run["outputs"].values())]
+    assert all(np.isfinite(value).all() for value in computed if value.dtype.kind in "fc"), "NaN would hide differences"
 
 
 @pytest.mark.parametrize("case", all_cases(), ids=lambda case: case.id)

@@ -245,6 +245,7 @@ def _clean(draft: Draft, keep_devices: bool) -> None:
         if stale or references or (node.device and not keep_devices):
             changed = draft.change(name)
             if "_output_shapes" in changed.attr:
+                _keep_shape(changed)
                 del changed.attr["_output_shapes"]
             if "_class" in changed.attr:
                 _keep_living(changed, draft.nodes)
@@ -252,6 +253,13 @@ def _clean(draft: Draft, keep_devices: bool) -> None:
                 changed.attr[key].type -= REF_OFFSET
             if not keep_devices:
                 changed.device = ""
+
+
+def _keep_shape(node: Any) -> None:
+    """A placeholder's shape, which graphs before TensorFlow 1.0 state only in `_output_shapes`."""
+    stated = node.attr["_output_shapes"].list.shape
+    if node.op == "Placeholder" and stated and stated[0].dim and not node.attr["shape"].shape.dim:
+        node.attr["shape"].shape.CopyFrom(stated[0])
 
 
 def _keep_living(node: Any, nodes: Mapping[str, Any]) -> None:
@@ -276,7 +284,22 @@ def _checked(draft: Draft) -> Graph:
         for item in node.input:
             if node_of(item) not in draft.nodes:
                 raise NodeNotFoundError(f"node {node.name} takes {item}, which the graph does not have")
+        _check_references(draft, node)
     return reachable_functions(draft.finish())
+
+
+def _check_references(draft: Draft, node: Any) -> None:
+    """FreezeError for a node that must be given a reference and is given the value of a variable, or a feed."""
+    op = draft.graph.ops.get(node.op)
+    if op is None or not any(argument.is_ref for argument in op.inputs):
+        return
+    for position, item in enumerate(draft.data_inputs(node)):
+        if draft.graph.ops.is_ref_input(node, position) and draft.nodes[item[0]].op in ("Const", "Placeholder"):
+            raise FreezeError(
+                f"{node.name} ({node.op}) must be given a variable's reference, and {item[0]} is no variable once the "
+                "graph is frozen or fed; feed its outputs, or fetch something before it",
+                nodes={node.name: f"takes the reference of {item[0]}"},
+            )
 
 
 def _still_valid(signatures: Mapping[str, Any], graph: Graph) -> dict[str, Any]:

@@ -156,9 +156,9 @@ class _Report:
         for number, variable in enumerate(self._variables):
             if variable.name in self._restored:
                 self._variables[number] = self._with_value(variable, tensors[self._restored[variable.name]])
+        taken = {*self._restored.values(), OBJECT_GRAPH_KEY}
         for name in self._mismatched:
             del self._restored[name]
-        taken = {*self._restored.values(), OBJECT_GRAPH_KEY}
         unused = tuple(key for key in tensors if key not in taken)
         self._details.update({key: describe(tensors[key].data_type, tensors[key].shape) for key in unused})
         if (self._mismatched and on_mismatch == "error") or (strict and self._missing):

@@ -229,9 +229,10 @@ class Updates:
 
     def _unordered(self, update: Access, access: Access, site: str, how: str) -> _Unordered:
         op = self._draft.nodes[update.node].op
-        reader = site or access.node
+        use = f" for {site}" if site not in ("", access.node) else ""
         return _Unordered(
-            f"{update.node} ({op}) updates {update.variable} and {reader} uses it, {how}: the result is not certain",
+            f"{update.node} ({op}) updates {update.variable} and {access.node} reads it{use}, {how}: "
+            "the result is not certain",
             update.node,
         )
 
