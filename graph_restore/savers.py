@@ -9,7 +9,7 @@ the only place where custom names and slices stand in a bare GraphDef. Ops: tens
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from graph_restore.errors import FormatError
@@ -64,8 +64,9 @@ def variable_of(graph: Graph, name: str) -> str | None:
 
 
 def _restored(graph: Graph, node: Any) -> Iterator[SaverEntry]:
+    takers = _takers(graph, node.name)
     for index, (key, spec) in enumerate(_keys(graph, node)):
-        for target, through in _assigned(graph, node, index):
+        for target, through in _assigned(graph, takers.get(index, ())):
             yield SaverEntry(key, variable_of(graph, target), spec, "restore op", through)
 
 
@@ -132,21 +133,26 @@ def _slice(spec: Any) -> TensorSlice | None:
     return None if box is None or box.whole else box
 
 
-def _assigned(graph: Graph, node: Any, index: int) -> Iterator[tuple[str, str]]:
-    """(target tensor, assigning node) of every Assign that output `index` of a restore op reaches."""
-    waiting, seen = [(node.name, index)], set()
+def _takers(graph: Graph, name: str) -> dict[int, list[tuple[Any, int]]]:
+    """Output index of a node to the (node, input position) pairs that take it; a restore op may have thousands."""
+    found: dict[int, list[tuple[Any, int]]] = {}
+    for consumer, position in graph.consumers.get(name, ()):
+        found.setdefault(parse_tensor_name(consumer.input[position])[1], []).append((consumer, position))
+    return found
+
+
+def _assigned(graph: Graph, takers: Iterable[tuple[Any, int]]) -> Iterator[tuple[str, str]]:
+    """(target tensor, assigning node) of every Assign that a restored value reaches from these inputs."""
+    waiting, seen = list(takers), set()
     while waiting:
-        source = waiting.pop()
-        if source in seen:
+        consumer, position = waiting.pop()
+        if (consumer.name, position) in seen:
             continue
-        seen.add(source)
-        for consumer, position in graph.consumers.get(source[0], ()):
-            if parse_tensor_name(consumer.input[position]) != source:
-                continue
-            if consumer.op in ASSIGN_OPS and position == 1:
-                yield consumer.input[0], consumer.name
-            elif consumer.op in _VALUE_CARRIERS and position == 0:
-                waiting.append((consumer.name, 0))
+        seen.add((consumer.name, position))
+        if consumer.op in ASSIGN_OPS and position == 1:
+            yield consumer.input[0], consumer.name
+        elif consumer.op in _VALUE_CARRIERS and position == 0:
+            waiting.extend(_takers(graph, consumer.name).get(0, ()))
 
 
 def _filename_tensor(graph: Graph, node: Any) -> str:

@@ -84,8 +84,9 @@ def test_every_model_runs_as_it_did(one: Case) -> None:
 @pytest.mark.parametrize("one", RESTORABLE, ids=lambda one: one.id)
 @pytest.mark.filterwarnings("ignore::graph_restore.GraphRestoreWarning")
 def test_variables_are_what_they_were(one: Case) -> None:
-    with graph_and_session() as (tf, _, _):
+    with graph_and_session() as (tf, graph, _):
         gr.restore_graph(sources(one)[-1])
+        nodes = {operation.name for operation in graph.get_operations()}
         made = {v.name: v for v in tf.compat.v1.global_variables() + tf.compat.v1.local_variables()}
         trainable = {v.name for v in tf.compat.v1.trainable_variables()}
         for name, facts in one.facts["variables"].items():
@@ -93,9 +94,9 @@ def test_variables_are_what_they_were(one: Case) -> None:
             assert isinstance(variable, tf.compat.v1.Variable) and isinstance(variable, gr.RestoredVariable)
             assert variable.op.type == facts["op"]
             assert variable.dtype.base_dtype.name == facts["dtype"]
-            if facts["initializer"] is not None and facts["initializer"] in {o.name for o in variable.graph.get_operations()}:
+            if facts["initializer"] is not None and facts["initializer"] in nodes:
                 assert variable.initializer.name == facts["initializer"]
-            if one.meta is not None:
+            if one.meta is not None and "trainable" in facts:  # ops made without a Variable say nothing
                 assert (name in trainable) == facts["trainable"]
                 assert (variable in tf.compat.v1.local_variables()) == facts["local"]
 
@@ -114,11 +115,25 @@ def test_the_saver_writes_what_the_original_wrote(identity: str, tmp_path: Path)
         if not key.startswith("seen-"):  # a hash table has no order
             assert_same(gr.load_checkpoint(path)[key].read(), expected[key], key)
     with graph_and_session() as (_, _, session):
-        elements, saver = gr.restore_graph(str(one.graph_pb), return_elements=one.facts["fetches"])
+        elements, saver = gr.restore_graph(str(one.graph_pb), path, return_elements=one.facts["fetches"])
         saver.restore(session, path)
         assert saver.restoration.checkpoint == path
         for name, found in zip(one.facts["fetches"], session.run(elements, one.oracle["feeds"])):
             assert_same(found, one.oracle["outputs"][name], name)
+
+
+@pytest.mark.parametrize(
+    "identity", ["linear/tf0.12.1-v1", "partitioned/tf1.4.1-v2", "resource/tf1.4.1-v2", "mutable_table/tf1.15.5-v2"]
+)
+def test_tensorflow_reads_what_the_saver_wrote(identity: str, tmp_path: Path) -> None:
+    one = case(identity)
+    with graph_and_session() as (_, _, session):
+        _, saver = gr.restore_graph(str(one.graph_pb), one.prefix)
+        path = saver.save(session, str(tmp_path / "again"))
+    with graph_and_session() as (tf, _, session):
+        tf.compat.v1.train.import_meta_graph(path + ".meta").restore(session, path)
+        for name, expected in one.oracle["outputs"].items():
+            assert_same(session.run(name, one.oracle["feeds"]), expected, name)
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
@@ -227,25 +242,30 @@ def test_a_default_session_of_another_graph_is_no_session() -> None:
         assert outer.get_operations() == [] and inner.get_operations() != []
 
 
+def under(scope: str, one: Case) -> dict[str, Any]:
+    """The feeds of a model that was imported under a scope."""
+    return {f"{scope}/{name}": value for name, value in one.oracle["feeds"].items()}
+
+
 @pytest.mark.parametrize("identity", ["linear/tf0.12.1-v1", "resource/tf1.15.5-v2", "odd_resource/tf1.4.1-v2"])
 @pytest.mark.parametrize("scopes", [("one", "two"), ("same", "same")])
 def test_twice_in_one_graph(identity: str, scopes: tuple[str, str]) -> None:
     one = case(identity)
     zeros = {key: np.zeros_like(value) for key, value in one.oracle["checkpoint"][""].items()}
     with graph_and_session() as (tf, _, session):
-        first, first_saver = gr.restore_graph(str(one.graph_pb), one.prefix, return_elements=["y:0"], import_scope=scopes[0])
+        source = str(one.graph_pb)
+        first, saver = gr.restore_graph(source, one.prefix, return_elements=["y:0"], import_scope=scopes[0])
         count = len(tf.compat.v1.global_variables())
-        second, _ = gr.restore_graph(str(one.graph_pb), zeros, return_elements=["y:0"], import_scope=scopes[1])
+        second, _ = gr.restore_graph(source, zeros, return_elements=["y:0"], import_scope=scopes[1])
         assert first[0].name == f"{scopes[0]}/y:0"
         made = tf.compat.v1.global_variables()
         assert len(made) == 2 * count == len({variable.name for variable in made})
-        feeds = one.oracle["feeds"]
-        assert_same(session.run(first[0], {f"{scopes[0]}/{k}": v for k, v in feeds.items()}), one.oracle["outputs"]["y:0"], "y")
         scope = second[0].name.rpartition("/")[0]
         assert scope != scopes[0]
-        assert not np.any(session.run(second[0], {f"{scope}/{name}": value for name, value in feeds.items()}))
+        assert_same(session.run(first[0], under(scopes[0], one)), one.oracle["outputs"]["y:0"], "y")
+        assert not np.any(session.run(second[0], under(scope, one)))
         assert not any(np.any(value) for value in session.run(made[count:]))
-        first_saver.restore(session, one.prefix)
+        saver.restore(session, one.prefix)
         assert not any(np.any(value) for value in session.run(made[count:]))
 
 
@@ -288,6 +308,18 @@ def test_sources(kind: str) -> None:
         assert_same(session.run(elements[0], one.oracle["feeds"]), one.oracle["outputs"]["y:0"], "y")
 
 
+@pytest.mark.parametrize("identity", ["partitioned/tf0.12.1-v1", "resource/tf1.15.5-v2"])
+def test_a_model_brings_its_values(identity: str) -> None:
+    one = case(identity)
+    model = gr.restore(gr.load(one.graph_pb), one.prefix)
+    with graph_and_session() as (tf, _, session):
+        elements, saver = gr.restore_graph(model, return_elements=["y:0"])
+        assert_same(session.run(elements[0], one.oracle["feeds"]), one.oracle["outputs"]["y:0"], "y")
+        assert saver.restoration is model.restoration
+    with tf.Graph().as_default(), pytest.warns(gr.GraphRestoreWarning, match=r"saver\.restore\(sess, '.*model\.ckpt'"):
+        gr.restore_graph(model)
+
+
 @pytest.mark.parametrize("identity", [one.id for one in cases("events")])
 def test_event_accumulator(identity: str) -> None:
     accumulating = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
@@ -301,8 +333,7 @@ def test_event_accumulator(identity: str) -> None:
             elements, _ = gr.restore_graph(
                 source, one.prefix, return_elements=one.facts["fetches"], import_scope=f"scope{number}"
             )
-            feeds = {f"scope{number}/{name}": value for name, value in one.oracle["feeds"].items()}
-            for name, found in zip(one.facts["fetches"], session.run(elements, feeds)):
+            for name, found in zip(one.facts["fetches"], session.run(elements, under(f"scope{number}", one))):
                 assert_same(found, one.oracle["outputs"][name], name)
 
 
@@ -324,6 +355,9 @@ def test_a_checkpoint_that_does_not_fit_is_refused_before_the_graph_is_touched()
         _, saver = gr.restore_graph(str(one.graph_pb), one.prefix)
         with pytest.raises(gr.RestoreError):
             saver.restore(session, one.other_prefixes["shape"])
+        with pytest.warns(gr.GraphRestoreWarning, match="not in the checkpoint and stay as they are: b$"):
+            saver.restore(session, one.other_prefixes["missing"])
+        assert saver.restoration.missing == {"b": "b"}
         with pytest.raises(gr.RestoreError, match="none of the graph's variables"):
             saver.restore(session, one.other_prefixes["renamed"])
         with pytest.raises(gr.CheckpointNotFoundError):
@@ -371,7 +405,8 @@ def test_variables_that_the_checkpoint_lacks_are_initialised() -> None:
         for name, value in one.oracle["variables"].items():
             assert_same(found[name], np.zeros_like(value) if "Adam" in name else value, name)
     with graph_and_session() as (tf, _, session):
-        gr.restore_graph(str(one.graph_pb), values, initialize_missing=False)
+        with pytest.warns(gr.GraphRestoreWarning, match="have no value yet: .*Adam"):
+            gr.restore_graph(str(one.graph_pb), values, initialize_missing=False)
         lacking = {name.decode() for name in session.run(tf.compat.v1.report_uninitialized_variables())}
         assert lacking == {name[:-2] for name in one.oracle["variables"] if "Adam" in name}
 
@@ -392,8 +427,9 @@ def old_initial_values() -> Any:
 
 
 def test_initializers_run_in_order_and_never_overwrite_what_was_restored() -> None:
-    with graph_and_session() as (_, _, session):
-        with pytest.warns(gr.GraphRestoreWarning, match="no value yet: needs_feed: .*fed for fed"):
+    with graph_and_session() as (_, _, session), warnings.catch_warnings():
+        warnings.simplefilter("ignore", gr.GraphRestoreWarning)
+        with pytest.warns(gr.GraphRestoreWarning, match="no value yet: needs_feed: .*a value fed"):
             gr.restore_graph(old_initial_values(), {"w": np.float32(5.0)})
         assert session.run("w:0") == 5.0
         assert session.run("a_double/Read/ReadVariableOp:0") == 2 * session.run("copy:0") > 0
@@ -402,25 +438,27 @@ def test_initializers_run_in_order_and_never_overwrite_what_was_restored() -> No
 @pytest.mark.parametrize("identity", ["mlp/tf0.12.1-v1", "resource/tf1.15.5-v2", "resource/tf1.4.1-v2"])
 def test_gradients_and_training(identity: str) -> None:
     one = case(identity)
-    fetch = one.facts["fetches"][0]
+    feeds = one.oracle["feeds"]
+    values = {
+        key: (np.arange(value.size) % 7 / 10 - 0.2).reshape(value.shape).astype(value.dtype)
+        for key, value in one.oracle["checkpoint"][""].items()
+    }
     with graph_and_session() as (tf, _, session):
-        (y,), saver = gr.restore_graph(str(one.graph_pb), one.prefix, return_elements=[fetch])
+        (y,), _ = gr.restore_graph(str(one.graph_pb), values, return_elements=one.facts["fetches"][:1])
         variables = tf.compat.v1.trainable_variables()
         assert {v.name for v in variables} == {n for n, f in one.facts["variables"].items() if f["trainable"]}
-        loss = tf.reduce_sum(tf.square(y - 0.3))
-        gradients = tf.gradients(loss, variables)
-        assert all(gradient is not None for gradient in gradients)
+        loss = tf.reduce_sum(tf.square(y - 0.1))
+        assert all(gradient is not None for gradient in tf.gradients(loss, variables))
         train = tf.compat.v1.train.AdamOptimizer(0.01, name="NewAdam").minimize(loss)
-        fresh = [v for v in tf.compat.v1.global_variables() if "NewAdam" in v.name]
         new = [v for v in tf.compat.v1.global_variables() if not isinstance(v, gr.RestoredVariable)]
-        assert fresh
+        assert len(new) == 2 * len(variables) + 2
         session.run(tf.compat.v1.variables_initializer(new))
-        before = session.run(loss, one.oracle["feeds"])
+        before, start = session.run([loss, variables], feeds)
         for _ in range(20):
-            session.run(train, one.oracle["feeds"])
-        assert session.run(loss, one.oracle["feeds"]) < before
-        saver.restore(session, one.prefix)
-        assert_same(session.run(y, one.oracle["feeds"]), one.oracle["outputs"][fetch], fetch)
+            session.run(train, feeds)
+        after, end = session.run([loss, variables], feeds)
+        assert after < before
+        assert all(np.any(old != new) for old, new in zip(start, end))
 
 
 def test_a_gradient_is_right() -> None:
@@ -518,8 +556,7 @@ def test_assets_that_moved(tmp_path: Path) -> None:
         elements, _ = gr.restore_graph(
             graph_def, prefix, return_elements=["y:0"], asset_dir=elsewhere, import_scope="found"
         )
-        feeds = {f"found/{name}": value for name, value in one.oracle["feeds"].items()}
-        assert_same(session.run(elements[0], feeds), one.oracle["outputs"]["y:0"], "y")
+        assert_same(session.run(elements[0], under("found", one)), one.oracle["outputs"]["y:0"], "y")
     with graph_and_session(), pytest.warns(gr.GraphRestoreWarning, match=r"no value yet: .*vocabulary\.txt"):
         gr.restore_graph(graph_def, prefix)
 
@@ -551,7 +588,7 @@ def test_devices(clear: bool) -> None:
     one = case("gpu_devices/tf1.15.5-v2")
     with graph_and_session() as (_, graph, _):
         gr.restore_graph(str(one.graph_pb), clear_devices=clear)
-        assert any(operation.device for operation in graph.get_operations()) != clear
+        assert any("GPU" in operation.device.upper() for operation in graph.get_operations()) != clear
 
 
 def test_handles_without_a_shared_name_are_different_variables() -> None:

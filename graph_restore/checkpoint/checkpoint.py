@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 
+from graph_restore.checkpoint.objects import ObjectGraph, object_graph
 from graph_restore.checkpoint.paths import CheckpointFiles, find_checkpoint
 from graph_restore.checkpoint.v1 import read_tables
 from graph_restore.checkpoint.v2 import read_bundle
@@ -19,7 +21,8 @@ class Checkpoint(Mapping[str, LazyTensor]):
 
     `prefix`: the path TensorFlow takes. `version`: 1 or 2. `files`: what it was read from, the index of a V2
     checkpoint first. `notes`: what was chosen on the way to it, in sentences. A partitioned tensor is one tensor under
-    its full name.
+    its full name. The tensors of an object-based checkpoint are also found by any path to their object
+    (`model/layer/kernel`) and by their full name, where that is one variable's only.
     """
 
     def __init__(self, found: CheckpointFiles, tensors: Mapping[str, LazyTensor], files: list[str]) -> None:
@@ -29,9 +32,15 @@ class Checkpoint(Mapping[str, LazyTensor]):
         self.notes = list(found.notes)
         self._tensors = {name: tensors[name] for name in sorted(tensors)}
 
+    @cached_property
+    def objects(self) -> ObjectGraph | None:
+        """The object graph of a checkpoint of tf.train.Checkpoint or Keras; None of one that is name-based."""
+        return object_graph(self._tensors)
+
     def __getitem__(self, name: str) -> LazyTensor:
+        key = name if name in self._tensors or self.objects is None else self.objects.key_of(name)
         try:
-            return self._tensors[name]
+            return self._tensors[key or name]
         except KeyError:
             near = did_you_mean(str(name), self._tensors)
             raise TensorNotFoundError(f"no tensor {name!r} in checkpoint {self.prefix}{near}") from None

@@ -7,7 +7,7 @@ that every checkpoint we read can be restored, whatever today's TensorFlow makes
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,18 +73,26 @@ class LiveModel:
         if result.overwritten:
             again = {names[live] for live in result.overwritten}
             self.assign(session, [variable for variable in restored.variables if variable.name in again])
-        self._report({names[live] for live in result.done}, {**result.failed, **failed}, restored)
-
-    def _report(self, done: set[str], failed: Mapping[str, str], restored: Model) -> None:
-        report = restored.restoration
-        sought = report.missing if report is not None else {}
-        saved = {entry.variable for saver in self.model.savers for entry in saver.entries}
-        expected = [name for name in sorted(done & set(sought)) if name in saved or not self.model.savers]
-        if expected:
-            _warn(f"{len(expected)} variables are not in the checkpoint and were initialised: {', '.join(expected)}")
+        done = {names[live] for live in result.done}
+        self.report([name for name in self.lacking(restored) if name in done], "were initialised")
+        failed.update(result.failed)
         if failed:
             listed = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
             _warn(f"{len(failed)} variables or tables have no value yet: {listed}")
+
+    def lacking(self, restored: Model) -> list[str]:
+        """The variables that a checkpoint should hold, going by the savers, and does not hold, or not as they are."""
+        report = restored.restoration
+        if report is None:
+            return []
+        saved = {entry.variable for saver in self.model.savers for entry in saver.entries}
+        missing = [name for name in report.missing if name in saved or not self.model.savers]
+        return [*missing, *report.mismatched]
+
+    def report(self, names: Sequence[str], what_happened: str) -> None:
+        """Warn of variables that a checkpoint does not hold."""
+        if names:
+            _warn(f"{len(names)} variables are not in the checkpoint and {what_happened}: {', '.join(names)}")
 
 
 def _batches(values: Iterable[tuple[str, Any]]) -> Iterator[list[tuple[str, LazyTensor]]]:

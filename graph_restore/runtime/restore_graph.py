@@ -74,7 +74,8 @@ def restore_graph(
         with tf.Graph().as_default(), tf.compat.v1.Session():
             (x, y), saver = restore_graph(graph_def, "run/model.ckpt-1000", return_elements=["x:0", "y:0"])
 
-    `graph_def`: anything `graph_restore.load` takes, or a TensorBoard EventAccumulator. `save_path`: a checkpoint as
+    `graph_def`: anything `graph_restore.load` takes (a Model with values brings them along), or a TensorBoard
+    EventAccumulator. `save_path`: a checkpoint as
     `restore` takes it; with it, variables are restored in `session` (by default the default session), those it does
     not hold are initialised unless `initialize_missing` is False, and tables are filled: the model runs. Without a
     session nothing is restored, and a GraphRestoreWarning gives the line to run. `saver_def`: the saver of the graph
@@ -112,10 +113,10 @@ def restore_graph(
     with running:
         found, live = _build(model, keyed, wanted, folders, options)
         saver = _saver(live, keyed, saver_def is not None)
-        if checkpoint is not None and session is None:
-            warnings.warn(_line_to_run(save_path), GraphRestoreWarning, stacklevel=2)
-        elif checkpoint is not None:
+        if session is not None:
             _fill(live, session, checkpoint, initialize_missing, saver)
+        elif checkpoint is not None or model.restoration is not None:
+            warnings.warn(_line_to_run(save_path, model), GraphRestoreWarning, stacklevel=2)
     return (None if return_elements is None else found), saver
 
 
@@ -205,16 +206,26 @@ def _saver(live: LiveModel, keyed: Variables, by_saver_def: bool) -> Any:
 
 
 def _fill(live: LiveModel, session: Any, checkpoint: Any, initialize_missing: bool, saver: Any) -> None:
-    restored = live.restore(session, checkpoint)
+    """Restore from a checkpoint, else from the values that the model brought with it, if any."""
+    if checkpoint is not None:
+        restored = live.restore(session, checkpoint)
+    elif live.model.restoration is not None:
+        restored = live.model
+        live.assign(session, restored.variables)
+    else:
+        return
     if saver is not None:
         saver.restoration = restored.restoration
     if initialize_missing:
         live.initialise(session, restored)
+    else:
+        live.report(live.lacking(restored), "have no value yet")
 
 
-def _line_to_run(save_path: Any) -> str:
-    path = os.fspath(save_path) if isinstance(save_path, str | os.PathLike) else save_path
+def _line_to_run(save_path: Any, model: Model) -> str:
+    own = model.restoration.checkpoint if model.restoration is not None else ""
+    path = os.fspath(save_path) if isinstance(save_path, str | os.PathLike) else own
     return (
         "no session runs the default graph, so nothing was restored; once there is one, run "
-        f"saver.restore(sess, {path!r})"
+        f"saver.restore(sess, {repr(path) if path else 'values'})"
     )

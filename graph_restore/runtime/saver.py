@@ -36,20 +36,20 @@ class Saver(tf.compat.v1.train.Saver):  # type: ignore[misc, name-defined]
         self.restoration: Restoration | None = None
         super().__init__(**arguments)
 
-    def restore(self, sess: Any, save_path: str | os.PathLike[str]) -> None:
-        """Restore variables and saved tables in `sess` from the checkpoint at `save_path`.
+    def restore(self, sess: Any, save_path: Any) -> None:
+        """Restore variables and saved tables in `sess` from the checkpoint at `save_path` (or a mapping to arrays).
 
-        Variables the checkpoint does not hold stay as they are; `restoration` names them. Raises RestoreError when
+        Variables the checkpoint does not hold stay as they are, with a warning. Raises RestoreError when
         values do not fit, or when the checkpoint has none of the variables; CheckpointNotFoundError, FormatError.
         """
         if save_path is None:
             raise ValueError("there is no checkpoint path to restore from: None was given")
-        restored = self._live.restore(sess, load_checkpoint(save_path)).restoration
-        self.restoration = restored
-        if restored is not None and not restored.restored:
-            raise RestoreError(
-                f"checkpoint {restored.checkpoint} has none of the graph's variables", missing=list(restored.missing)
-            )
+        is_path = isinstance(save_path, str | os.PathLike)
+        restored = self._live.restore(sess, load_checkpoint(save_path) if is_path else save_path)
+        self.restoration = report = restored.restoration
+        if report is not None and not report.restored:
+            raise RestoreError(f"{report.checkpoint} has none of the graph's variables", missing=list(report.missing))
+        self._live.report(self._live.lacking(restored), "stay as they are")
 
 
 def make_saver(live: LiveModel, keyed: Iterable[Variable], saver_def: Any, max_to_keep: int) -> Saver | None:

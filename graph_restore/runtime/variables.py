@@ -97,16 +97,22 @@ def make_variable(
 
 @cache
 def _classes() -> dict[str, Any]:
-    """The classes of live variables by kind, and TensorFlow's VariableDef; learnt from two throw-away variables."""
+    """The classes of live variables by kind, and TensorFlow's VariableDef; learnt from two throw-away variables.
+
+    `tf.compat.v1.Variable` makes resource variables of a class that is not derived from it; ours is, so that whoever
+    asks finds a variable.
+    """
     tf = tensorflow()
     with tf.Graph().as_default():
         ref = tf.compat.v1.Variable(0.0, use_resource=False)
         resource = tf.compat.v1.Variable(0.0, use_resource=True)
-        return {
-            "ref": type("RestoredRefVariable", (RestoredVariable, type(ref)), {}),
-            "resource": type("RestoredResourceVariable", (RestoredVariable, type(resource)), {}),
-            "VariableDef": type(ref.to_proto()),
-        }
+        variable_def = type(ref.to_proto())
+    resource_bases = (RestoredVariable, type(resource), tf.compat.v1.Variable)
+    return {
+        "ref": type("RestoredRefVariable", (RestoredVariable, type(ref)), {}),
+        "resource": type("RestoredResourceVariable", resource_bases, {}),
+        "VariableDef": variable_def,
+    }
 
 
 def _snapshot(variable: Variable, graph: Graph, imported: Imported) -> Any:

@@ -7,15 +7,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from graph_restore.errors import FormatError
+from graph_restore.checkpoint.objects import OBJECT_GRAPH_KEY, object_graph
 from graph_restore.model import Model
-from graph_restore.protos import TrackableObjectGraph
 from graph_restore.slices import TensorSlice
 from graph_restore.tensors import LazyTensor
 from graph_restore.transforms.selection import Renamed
 from graph_restore.variables import SaverMap, Variable, Variables, shapes_agree
 
-OBJECT_GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _PART = re.compile(r"(.*)/part_(\d+)")
 
 
@@ -50,7 +48,7 @@ class Finder:
 
     def __init__(self, tensors: Renamed, variables: list[Variable], savers: Any) -> None:
         self._tensors = tensors
-        self._full_names = _object_names(tensors)
+        self._objects = object_graph({key: tensors[key][1] for key in (OBJECT_GRAPH_KEY,) if key in tensors})
         self._parts = _partitions(variables, tensors)
         self._averages = {v.moving_average_of: v for v in variables if v.moving_average_of is not None}
         self._others: dict[str, list[Any]] = {}
@@ -85,8 +83,9 @@ class Finder:
         if variable.checkpoint_key is not None:
             yield variable.checkpoint_key, variable.slice, variable.authority["checkpoint_key"]
         yield variable.name, None, "name"
-        if variable.name in self._full_names:
-            yield self._full_names[variable.name], None, "object graph"
+        key = self._objects.key_of(variable.name) if self._objects is not None else None
+        if key is not None:
+            yield key, None, "object graph"
         if variable.name in self._parts:
             yield *self._parts[variable.name], "name"
         for entry in self._others.get(variable.name, ()):
@@ -102,23 +101,6 @@ class Finder:
         prefix = scopes.pop()
         known = [variable.name.removeprefix(prefix) in self._tensors for variable in variables]
         return prefix if all(known) and not any(key.startswith(prefix) for key in self._tensors) else ""
-
-
-def _object_names(tensors: Renamed) -> dict[str, str]:
-    """Variable name to key of an object-based checkpoint (tensorflow/core/protobuf/trackable_object_graph.proto)."""
-    if OBJECT_GRAPH_KEY not in tensors:
-        return {}
-    data = tensors[OBJECT_GRAPH_KEY][1].read().ravel()
-    try:
-        graph = TrackableObjectGraph.FromString(data[0]) if data.size else TrackableObjectGraph()
-    except Exception:  # protobuf's DecodeError has no public base that all its implementations share
-        raise FormatError("the checkpoint's object graph is damaged", found=OBJECT_GRAPH_KEY) from None
-    found: dict[str, list[str]] = {}
-    for node in graph.nodes:
-        for attribute in node.attributes:
-            if attribute.full_name:
-                found.setdefault(attribute.full_name, []).append(attribute.checkpoint_key)
-    return {name: keys[0] for name, keys in found.items() if len(keys) == 1}  # names need not be unique there
 
 
 def _partitions(variables: list[Variable], tensors: Mapping[str, Any]) -> dict[str, tuple[str, TensorSlice]]:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from graph_restore.checkpoint import Checkpoint, load_checkpoint
+from graph_restore.checkpoint.objects import OBJECT_GRAPH_KEY
 from graph_restore.discovery import with_saver
 from graph_restore.dtypes import DataType, type_name
 from graph_restore.errors import CheckpointNotFoundError, RestoreError, did_you_mean
@@ -24,7 +25,7 @@ from graph_restore.model import Model, Restoration
 from graph_restore.slices import cut
 from graph_restore.tensors import CastTensor, LazyTensor, lazy
 from graph_restore.transforms.guess import Guess, guess_rename
-from graph_restore.transforms.matching import OBJECT_GRAPH_KEY, Finder, choose_saver
+from graph_restore.transforms.matching import Finder, choose_saver
 from graph_restore.transforms.selection import Rename, Selection, renamer, selector
 from graph_restore.variables import Variable, Variables, describe, shapes_agree
 
