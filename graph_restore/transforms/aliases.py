@@ -77,7 +77,7 @@ def _role(draft: Draft, node: Any, position: int, kind: str) -> tuple[bool, bool
     if kind == "resource":
         passes = node.op in HANDLE_PASSING
         reads = node.op in HANDLE_READS or node.op in INITIALISED_TESTS or node.op == "VariableShape"
-        return passes, not (passes or reads or _calls_function(node))
+        return passes, not (passes or reads or _calls_function(draft, node))
     if node.op in REF_PASSING:
         return True, False
     if not _takes_reference(draft, node, position) or node.op in INITIALISED_TESTS:
@@ -95,9 +95,11 @@ def may_update(graph: Graph, node: Any) -> bool:
     return node.op.startswith(("Assign", "Resource")) and node.op not in HANDLE_READS
 
 
-def _calls_function(node: Any) -> bool:
-    """Whether a handle goes into a function's body here; freezing names these itself."""
-    return any(value.HasField("func") or value.list.func for value in node.attr.values())
+def _calls_function(draft: Draft, node: Any) -> bool:
+    """Whether a handle goes into a function's body here; what the body does with it is seen when it is changed."""
+    return node.op in draft.graph.functions or any(
+        value.HasField("func") or value.list.func for value in node.attr.values()
+    )
 
 
 def _takes_reference(draft: Draft, node: Any, position: int) -> bool:

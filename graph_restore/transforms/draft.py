@@ -19,13 +19,14 @@ Tensor = tuple[str, int]  # node name and output index
 
 
 class Draft:
-    """The nodes of a graph by name, in file order, with the payloads and notes that a transform makes."""
+    """The nodes of a graph by name, in file order, with the payloads, functions and notes that a transform makes."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.nodes: dict[str, Any] = dict(graph.nodes)
         self.payloads: dict[tuple[str, str], LazyTensor] = dict(graph.payloads)
         self.notes: list[str] = []
+        self.functions: dict[str, Any] = {}
         self._own: set[str] = set()
 
     def note(self, text: str) -> None:
@@ -93,7 +94,9 @@ class Draft:
 
     def finish(self) -> Graph:
         """The draft as a Graph."""
-        return self.graph.replaced(self.nodes.values(), self.payloads)
+        graph = self.graph.replaced(self.nodes.values(), self.payloads)
+        graph.graph_def.library.function.extend(self.functions.values())
+        return graph
 
 
 def control_inputs(node: Any) -> list[str]:

@@ -25,10 +25,12 @@ from graph_restore.names import node_of, tensor_name
 from graph_restore.protos import NodeDef, TensorProto
 from graph_restore.tensor_proto import encode_head
 from graph_restore.transforms.aliases import INITIALISED_TESTS, Aliases, find_aliases
+from graph_restore.transforms.captures import Captures, argument_of, is_call
 from graph_restore.transforms.draft import Draft, Tensor, control_inputs
 from graph_restore.transforms.feeds import cut_feeds, cut_pipelines, resolve
 from graph_restore.transforms.fetches import choose
 from graph_restore.transforms.functions import modern_functions, reachable_functions
+from graph_restore.transforms.hidden import check_nothing_lost
 from graph_restore.transforms.tables import init_node, inline_tables, table_initializers
 from graph_restore.transforms.updates import Updates
 from graph_restore.variables import VARIABLE_OPS, Variable, Variables
@@ -122,8 +124,10 @@ def _freeze_variables(
 ) -> None:
     present = [variable for variable in variables if _is_variable(draft, variable.name)]
     aliases = find_aliases(draft, present)
+    former = dict(draft.nodes)
     values = Updates(draft, aliases, targets, present).settle(on_update)
     draft.keep(draft.ancestors(roots))
+    check_nothing_lost(draft, former, {access.node for access in aliases.accesses if access.updates} - values.keys())
     needed = [variable for variable in present if variable.name in draft.nodes]
     _require_values(needed, variables)
     read = [variable for variable in present if variable.name in draft.nodes or variable.name in values.values()]
@@ -175,17 +179,30 @@ def _turn_into_const(draft: Draft, variable: Variable) -> None:
 
 def _turn_readers(draft: Draft, aliases: Aliases, variables: Mapping[str, Variable]) -> None:
     """Give every node that takes or passes a handle or reference its form for plain tensors."""
+    calls: dict[str, dict[int, int]] = {}
     for access in aliases.accesses:
         variable = variables[access.variable]
         node = draft.nodes[access.node]
         if node.op in INITIALISED_TESTS:
             _turn_into_true(draft, node)
+        elif is_call(node, draft.graph.functions):
+            calls.setdefault(node.name, {})[argument_of(node, access.position)] = variable.data_type
         elif variable.kind == "resource":
             _turn_handle_reader(draft, node, variable)
+    _turn_calls(draft, calls)
     for (name, _), owner in aliases.tensors.items():
         variable = variables[owner]
         if variable.kind == "resource" and name != owner and "T" in draft.nodes[name].attr:
             draft.change(name).attr["T"].type = variable.data_type
+
+
+def _turn_calls(draft: Draft, calls: Mapping[str, Mapping[int, int]]) -> None:
+    """Give calls that take handles functions that take values."""
+    captures = Captures(draft.graph.functions, draft.payloads)
+    for name, types in calls.items():
+        captures.turn(draft.change(name), types)
+    draft.functions.update(captures.functions)
+    draft.payloads.update(captures.payloads)
 
 
 def _turn_into_true(draft: Draft, node: Any) -> None:
@@ -285,7 +302,15 @@ def _checked(draft: Draft) -> Graph:
             if node_of(item) not in draft.nodes:
                 raise NodeNotFoundError(f"node {node.name} takes {item}, which the graph does not have")
         _check_references(draft, node)
-    return reachable_functions(draft.finish())
+    graph = reachable_functions(draft.finish())
+    for function in graph.graph_def.library.function:
+        for node in function.node_def:
+            if node.op in VARIABLE_OPS:
+                raise FreezeError(
+                    f"function {function.signature.name} makes a variable of its own, {node.name}; feed what it gives",
+                    nodes={f"{function.signature.name}/{node.name}": "a variable made in a function"},
+                )
+    return graph
 
 
 def _check_references(draft: Draft, node: Any) -> None:

@@ -22,6 +22,7 @@ from graph_restore.protos import NodeDef
 from graph_restore.transforms.aliases import Access, Aliases
 from graph_restore.transforms.contexts import Context, Contexts
 from graph_restore.transforms.draft import Draft, Tensor, control_inputs
+from graph_restore.transforms.hidden import hidden_users
 from graph_restore.transforms.order import Order
 from graph_restore.transforms.reroute import Reroute
 from graph_restore.transforms.uses import Use, Uses
@@ -33,7 +34,6 @@ _VALUE_FORMS = {
     "AssignSub": "Sub", "AssignSubVariableOp": "Sub",
 }  # fmt: skip
 _LATE_TYPES = frozenset({DataType.DT_UINT16, DataType.DT_UINT32, DataType.DT_UINT64})  # AddV2 has them, Add has not
-_KEEPING = ("StackPush", "Queue", "TensorArray", "LookupTable", "Accumulator", "SparseAccumulator", "Barrier")
 
 
 class Updates:
@@ -107,7 +107,7 @@ class Updates:
     def _that_matter(self) -> tuple[set[str], set[str]]:
         """(updates that matter, nodes whose value the fetches or such an update use)."""
         kept: set[str] = set()
-        roots = {name for name, _ in self._fetches} | self._hidden_users()
+        roots = {name for name, _ in self._fetches} | hidden_users(self._draft, self._aliases)
         while True:
             valued = self._draft.ancestors(roots, data_only=True)
             left = [item for items in self._updates.values() for item in items if item.node not in kept]
@@ -116,17 +116,6 @@ class Updates:
                 return kept, valued
             kept |= new
             roots |= new
-
-    def _hidden_users(self) -> set[str]:
-        """Nodes that use values without giving any: what a Stack, a queue or a function holds comes out elsewhere."""
-        own = {access.node for access in self._aliases.accesses} | {name for name, _ in self._aliases.tensors}
-        ops = self._draft.graph.ops
-        stateful = {node.op: (op := ops.get(node.op)) is None or op.is_stateful for node in self._draft.nodes.values()}
-        return {
-            name
-            for name, node in self._draft.nodes.items()
-            if name not in own and (stateful[node.op] or node.op.startswith(_KEEPING))
-        }
 
     def _is_seen(self, update: Access, valued: set[str], kept: set[str]) -> bool:
         """Whether a use that counts, or another update that matters, may come after this update."""

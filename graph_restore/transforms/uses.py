@@ -15,13 +15,20 @@ from graph_restore.names import parse_tensor_name
 from graph_restore.transforms.aliases import INITIALISED_TESTS, Access, Aliases
 from graph_restore.transforms.contexts import ENTERS, EXITS, MERGES, NEXT_ITERATIONS, SWITCHES, Context, Contexts
 from graph_restore.transforms.draft import Draft, Tensor
+from graph_restore.transforms.hidden import keeps_for_others
 from graph_restore.variables import Variable
 
 _VIEWS = frozenset(
     {
-        "Identity", "Reshape", "Squeeze", "ExpandDims", "StopGradient", "PreventGradient", "Bitcast", "Snapshot",
-        "CheckNumerics", "IdentityN", "Slice", "Split", "Unpack", "PlaceholderWithDefault", "EnsureShape",
-        "StridedSlice", *SWITCHES, *MERGES, *ENTERS, *EXITS, *NEXT_ITERATIONS,
+        "Identity", "IdentityN", "Reshape", "Squeeze", "ExpandDims", "StopGradient", "PreventGradient", "Bitcast",
+        "Snapshot", "CheckNumerics", "PlaceholderWithDefault", "EnsureShape", "GuaranteeConst", "Print", "Cast",
+        "DebugGradientIdentity", "DebugIdentity", "Copy", "CopyHost", "Slice", "StridedSlice", "Split", "SplitV",
+        "Unpack", "Pack", "ParallelConcat", "Concat", "ConcatV2", "AddN", "AccumulateNV2", "Tile", "BroadcastTo",
+        "Transpose", "ConjugateTranspose", "Pad", "PadV2", "MirrorPad", "Reverse", "ReverseV2", "Roll",
+        "MatrixBandPart", "BatchMatrixBandPart", "SpaceToBatch", "SpaceToBatchND", "BatchToSpace", "BatchToSpaceND",
+        "Sum", "Mean", "Max", "Min", "Prod", "All", "Any", "EuclideanNorm", "Pow",  # no axes; to the power of one
+        "Neg", "Reciprocal", "Inv", "Invert", "Conj", "LogicalNot",  # twice is once, to TensorFlow's optimizer
+        "PyFunc", "PyFuncStateless", "EagerPyFunc", *SWITCHES, *MERGES, *ENTERS, *EXITS, *NEXT_ITERATIONS,
     }
 )  # fmt: skip
 
@@ -72,7 +79,12 @@ class Uses:
         return any(access.updates and access.node == node for access in self._aliases.accesses)
 
     def _is_view(self, node: Any) -> bool:
-        return node.op in _VIEWS or node.op in self._draft.graph.functions
+        return (
+            node.op in _VIEWS
+            or node.op.startswith(("TensorArray", "TensorList"))
+            or node.op in self._draft.graph.functions
+            or any(value.HasField("func") or value.list.func for value in node.attr.values())
+        )
 
     def _reads(self, variable: str) -> list[Access]:
         return [
@@ -103,6 +115,8 @@ class Uses:
             for consumer, position in self._consumers.get(name, ()):
                 if parse_tensor_name(consumer.input[position]) != (name, index):
                     continue
+                if keeps_for_others(consumer):
+                    uses.append(Use(access, "", context))
                 if self._is_view(consumer):
                     waiting.extend((consumer.name, output, context) for output in self._outputs(consumer.name) or {0})
                 else:

@@ -1,0 +1,192 @@
+"""Variables read inside function bodies: their handles, given to a call as arguments, become their values.
+
+1. A call (PartitionedCall, If, Case, While, a function used as an op) that takes the handle of a variable gets a copy
+   of its function in which that argument is a plain tensor: reads of the handle become Identity, gathers plain
+   gathers, calls within are treated alike. One copy serves every call that gives the same arguments values.
+2. A While passes every argument on: its body must return the handle as it came, and then returns the value.
+3. An update of the variable in a body, an op that only a handle will do for, a function that calls itself: refused,
+   with the function and the node named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from graph_restore.dtypes import DataType
+from graph_restore.errors import FreezeError
+from graph_restore.protos import FunctionDef
+from graph_restore.tensors import LazyTensor
+
+_ARGUMENTS_FROM = {"If": 1, "StatelessIf": 1, "Case": 1, "StatelessCase": 1}
+_LOOPS = frozenset({"While", "StatelessWhile"})
+_CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall", *_ARGUMENTS_FROM, *_LOOPS})
+_PASSING = frozenset({"Identity"})
+_PLAIN_READS = {"ResourceGather": "Gather", "ResourceGatherNd": "GatherNd", "VariableShape": "Shape"}
+
+Types = Mapping[int, int]  # argument position to the DataType of the value it becomes
+
+
+def is_call(node: Any, functions: Mapping[str, Any]) -> bool:
+    """Whether a node calls functions in a way that handles can be replaced by values."""
+    return node.op in _CALLS or node.op in functions
+
+
+def argument_of(node: Any, position: int) -> int:
+    """The function argument that input `position` of a call is; -1 for the predicate of a cond."""
+    return position - _ARGUMENTS_FROM.get(node.op, 0)
+
+
+class Captures:
+    """Functions whose handle arguments became values, made as they are asked for."""
+
+    def __init__(self, functions: Mapping[str, Any], payloads: Mapping[tuple[str, str], LazyTensor]) -> None:
+        self._functions = dict(functions)
+        self._payloads = payloads
+        self._made: dict[tuple[str, tuple[tuple[int, int], ...]], str] = {}
+        self._open: list[str] = []
+        self.functions: dict[str, Any] = {}
+        self.payloads: dict[tuple[str, str], LazyTensor] = {}
+
+    def turn(self, node: Any, types: Types) -> None:
+        """Change a call in place so that the arguments in `types` are values; FreezeError where that cannot be."""
+        for called in _called(node):
+            called.name = self._with_values(called.name, types, node.op in _LOOPS and called is _body(node))
+        if node.op in self._functions:
+            node.op = self._with_values(node.op, types, False)
+        for attr in [name for name in ("Tin", "T") if name in node.attr]:
+            listed = node.attr[attr].list.type
+            for position in [position for position in types if position < len(listed)]:
+                listed[position] = types[position]
+        shapes = node.attr["output_shapes"].list.shape if node.op in _LOOPS and "output_shapes" in node.attr else ()
+        for position in types:
+            if position < len(shapes):
+                shapes[position].Clear()
+                shapes[position].unknown_rank = True
+
+    def _with_values(self, name: str, types: Types, passes_on: bool) -> str:
+        """The name of the copy of function `name` whose arguments in `types` are values."""
+        wanted = (name, tuple(sorted(types.items())))
+        if wanted in self._made:
+            return self._made[wanted]
+        if name not in self._functions:
+            raise FreezeError(
+                f"the graph calls function {name}, which its library does not have", nodes={name: "missing"}
+            )
+        if name in self._open:
+            raise FreezeError(
+                f"function {name} calls itself with a variable's handle; that cannot be frozen",
+                nodes={name: "recursive"},
+            )
+        self._open.append(name)
+        copy = FunctionDef()
+        copy.CopyFrom(self._functions[name])
+        copy.signature.name = self._free_name(name)
+        self._change(copy, types, passes_on)
+        self._open.pop()
+        self.functions[copy.signature.name] = self._functions[copy.signature.name] = copy
+        for (function, node), value in self._payloads.items():
+            if function == name:
+                self.payloads[(copy.signature.name, node)] = value
+        self._made[wanted] = str(copy.signature.name)
+        return self._made[wanted]
+
+    def _free_name(self, name: str) -> str:
+        number = 1
+        while f"{name}_frozen_{number}" in self._functions:
+            number += 1
+        return f"{name}_frozen_{number}"
+
+    def _change(self, function: Any, types: Types, passes_on: bool) -> None:
+        handles: dict[str, int] = {}
+        for position, number in types.items():
+            argument = function.signature.input_arg[position]
+            argument.type = number
+            argument.ClearField("handle_data")
+            handles[argument.name] = number
+            if position in function.arg_attr:
+                del function.arg_attr[position]
+            if position in function.resource_arg_unique_id:
+                del function.resource_arg_unique_id[position]
+        renamed: dict[str, str] = {}
+        for node in _in_order(function.node_def, handles):
+            self._change_node(function.signature.name, node, handles, renamed)
+        for node in function.node_def:
+            node.input[:] = [renamed.get(item, item) for item in node.input]
+        for output in function.signature.output_arg:
+            source = function.ret[output.name]
+            function.ret[output.name] = renamed.get(source, source)
+            if source in handles:
+                if not passes_on:
+                    raise _refusal(function.signature.name, output.name, "returns a variable's handle")
+                output.type = handles[source]
+                output.ClearField("handle_data")
+
+    def _change_node(self, function: str, node: Any, handles: dict[str, int], renamed: dict[str, str]) -> None:
+        taken = {position: handles[item] for position, item in enumerate(node.input) if item in handles}
+        if not taken:
+            return
+        number = next(iter(taken.values()))
+        if node.op == "ReadVariableOp":
+            _become(node, "Identity", {"T": number})
+            renamed[f"{node.name}:value:0"] = f"{node.name}:output:0"
+        elif node.op in _PASSING:
+            _become(node, node.op, {"T": number})
+            handles[f"{node.name}:output:0"] = number
+        elif node.op in _PLAIN_READS and not node.attr["batch_dims"].i:
+            _become_plain_read(node, number)
+        elif node.op == "VarIsInitializedOp":
+            raise _refusal(function, node.name, "asks whether a variable is initialised")
+        elif is_call(node, self._functions):
+            self._change_call(node, taken, handles)
+        else:
+            raise _refusal(function, node.name, f"({node.op}) takes the handle of a variable and no value will do")
+
+    def _change_call(self, node: Any, taken: Mapping[int, int], handles: dict[str, int]) -> None:
+        if node.op in _LOOPS:
+            for position, number in taken.items():
+                handles[f"{node.name}:output:{position}"] = number
+        self.turn(node, {argument_of(node, position): number for position, number in taken.items()})
+
+
+def _called(node: Any) -> list[Any]:
+    """The NameAttrLists of the functions a call runs."""
+    found = [value.func for _, value in sorted(node.attr.items()) if value.HasField("func")]
+    return found + [item for _, value in sorted(node.attr.items()) for item in value.list.func]
+
+
+def _body(node: Any) -> Any:
+    return next((value.func for name, value in node.attr.items() if name == "body"), None)
+
+
+def _in_order(nodes: Any, handles: Mapping[str, int]) -> Iterator[Any]:
+    """The nodes of a body, those that pass handles on before those that take them."""
+    passing = [node for node in nodes if node.op in _PASSING or node.op in _LOOPS]
+    done = set()
+    for _ in range(len(passing)):
+        for node in passing:
+            if node.name not in done and any(item in handles for item in node.input):
+                done.add(node.name)
+                yield node
+    yield from (node for node in nodes if node.name not in done)
+
+
+def _become(node: Any, op: str, types: Mapping[str, int]) -> None:
+    node.op = op
+    for name in list(node.attr):
+        del node.attr[name]
+    for name, number in types.items():
+        node.attr[name].type = number
+
+
+def _become_plain_read(node: Any, number: int) -> None:
+    indices, out_type = node.attr["Tindices"].type, node.attr["out_type"].type or DataType.DT_INT32
+    if node.op == "VariableShape":
+        _become(node, "Shape", {"T": number, "out_type": out_type})
+    else:
+        _become(node, _PLAIN_READS[node.op], {"Tparams": number, "Tindices": indices})
+
+
+def _refusal(function: str, node: str, why: str) -> FreezeError:
+    name = function.rpartition("_frozen_")[0] or function
+    return FreezeError(f"in function {name}, {node} {why}; feed what the call gives", nodes={f"{name}/{node}": why})
