@@ -18,8 +18,9 @@ from graph_restore.formats.session_bundle import META_NAME, find_bundle
 from graph_restore.formats.text import parse_text, print_text
 from graph_restore.graph import Graph
 from graph_restore.model import Model, ModelSource
+from graph_restore.storage import files
 from graph_restore.storage.output import AtomicFile, Progress
-from graph_restore.storage.source import BytesSource, FileSource, Source
+from graph_restore.storage.source import BytesSource, Source
 
 __all__ = ["export", "load", "load_checkpoint"]
 
@@ -44,30 +45,30 @@ def load(source: Any, *, tags: Collection[str] | None = None) -> Model:
     message_name = getattr(getattr(source, "DESCRIPTOR", None), "name", None)
     if message_name in _MESSAGES:
         return _read(BytesSource(source.SerializeToString(), f"<{message_name}>"), ModelSource(), tags, message_name)
-    return _load_path(os.fspath(source), tags)
+    return _load_path(files.plain_path(source), tags)
 
 
 def _load_path(path: str, tags: Collection[str] | None) -> Model:
-    if os.path.isdir(path):
+    if files.is_directory(path):
         return _load_directory(path, tags)
-    if not os.path.exists(path):
-        if os.path.isfile(path + ".meta"):
+    if not files.exists(path):
+        if files.is_file(path + ".meta"):
             return _load_path(path + ".meta", tags)  # a checkpoint prefix was given
         raise FileNotFoundError(
             f"{path}: no such file or directory; pass a .meta, .pb, .pbtxt, event file or directory"
         )
     folder = os.path.dirname(path)
-    return _read(FileSource(path), ModelSource(path, checkpoint=_checkpoint_beside(path), folder=folder), tags)
+    return _read(files.open_source(path), ModelSource(path, checkpoint=_checkpoint_beside(path), folder=folder), tags)
 
 
 def _load_directory(path: str, tags: Collection[str] | None) -> Model:
     saved_model, bundle = find_saved_model(path), find_bundle(path)
     if saved_model is not None:
-        return _read(FileSource(saved_model), ModelSource(path, folder=path), tags)
+        return _read(files.open_source(saved_model), ModelSource(path, folder=path), tags)
     if bundle is not None:
-        return _read(FileSource(bundle), ModelSource(path, checkpoint=_checkpoint_beside(bundle), folder=path), tags)
+        return _read(files.open_source(bundle), ModelSource(path, checkpoint=_checkpoint_beside(bundle), folder=path), tags)
     graph, checkpoint = find_graph(path)
-    return _read(FileSource(graph), ModelSource(graph, checkpoint=checkpoint, folder=path), tags)
+    return _read(files.open_source(graph), ModelSource(graph, checkpoint=checkpoint, folder=path), tags)
 
 
 def _checkpoint_beside(path: str) -> str | None:

@@ -10,6 +10,7 @@
       RestoreError                               .missing .mismatched .unused
       FreezeError                                .variables .nodes
       TensorFlowRequiredError(ImportError)
+      PackageRequiredError(ImportError)
 
 `GraphRestoreWarning` is the category of every warning: something was done that the caller may want to know.
 """
@@ -110,6 +111,10 @@ class FreezeError(GraphRestoreError):
 
 class TensorFlowRequiredError(GraphRestoreError, ImportError):
     """A live feature was asked for and TensorFlow is not installed."""
+
+
+class PackageRequiredError(GraphRestoreError, ImportError):
+    """A path leads to a store whose package is not installed; the message says what to install."""
 
 
 def near_names(name: str, names: Iterable[str], count: int = 3) -> list[str]:

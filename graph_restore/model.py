@@ -11,6 +11,7 @@ from typing import Any
 
 from graph_restore.errors import near_names
 from graph_restore.graph import Graph
+from graph_restore.tensors import LazyTensor
 from graph_restore.variables import SaverMap, Variables
 
 
@@ -92,7 +93,8 @@ class Model:
 
     `signatures`: name to SignatureDef message. `saver_def`: SaverDef message or None. `collections`: name to
     CollectionDef message. `assets`: filename tensor (`node:0`) to the path of the asset file. `savers`: the savers
-    found in the graph. `restoration`: what `restore` did, None before. `fetches`, `feeds`: tensor names of a frozen
+    found in the graph. `restoration`: what `restore` did, None before. `tables`: of mutable tables that the checkpoint
+    holds, node name to (keys, values). `fetches`, `feeds`: tensor names of a frozen
     model. `init_op`: name of the node to run once, for tables, or None. `notes`: what was cut, dropped or chosen.
     """
 
@@ -107,6 +109,7 @@ class Model:
     meta_info: Any = None
     init_op: str | None = None
     restoration: Restoration | None = None
+    tables: Mapping[str, tuple[LazyTensor, LazyTensor]] = field(default_factory=dict)
     fetches: tuple[str, ...] = ()
     feeds: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ the only place where custom names and slices stand in a bare GraphDef. Ops: tens
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from graph_restore.errors import FormatError
@@ -27,6 +28,25 @@ RESTORE_OPS = {"RestoreV2", "Restore", "RestoreSlice"}
 _CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
 SAVE_OPS = {"SaveV2": 3, "SaveSlices": 3, "Save": 2}  # op: position of the first tensor saved
 ASSIGN_OPS = {"Assign", "AssignVariableOp"}
+TABLE_IMPORTS = {"LookupTableImport", "LookupTableImportV2"}
+
+
+@dataclass(frozen=True)
+class SavedTable:
+    """A table whose content is in checkpoints: run `node`, feeding its two tensors with those of the two keys.
+
+    `table`: the node name of the table.
+    """
+
+    node: str
+    table: str
+    tensors: tuple[str, str]
+    keys: tuple[str, str]
+
+    @property
+    def name(self) -> str:
+        """The table's name in checkpoints, `seen` of `seen-keys` and `seen-values`."""
+        return self.keys[0].removesuffix("-keys")
 
 
 def find_savers(graph: Graph, saver_def: Any = None) -> list[SaverMap]:
@@ -172,3 +192,30 @@ def _filename_tensor(graph: Graph, node: Any) -> str:
 def restore_nodes(savers: list[SaverMap]) -> set[str]:
     """The nodes that assign restored values, so that they are not taken for initializers."""
     return {entry.restored_by for saver in savers for entry in saver.entries if entry.restored_by}
+
+
+def saved_tables(graph: Graph) -> list[SavedTable]:
+    """The tables that savers of the graph restore."""
+    return list(_saved_tables(graph))
+
+
+def _saved_tables(graph: Graph) -> Iterator[SavedTable]:
+    for node in graph.graph_def.node:
+        if node.op in TABLE_IMPORTS and len(node.input) >= 3:
+            sources = [_restored_tensor(graph, name) for name in node.input[1:3]]
+            if sources[0] is not None and sources[1] is not None:
+                tensors, keys = zip(sources[0], sources[1])
+                table = parse_tensor_name(node.input[0])[0]
+                yield SavedTable(node.name, table, (tensors[0], tensors[1]), (keys[0], keys[1]))
+
+
+def _restored_tensor(graph: Graph, name: str) -> tuple[str, str] | None:
+    """(tensor, checkpoint key) when a tensor comes straight from a restore op."""
+    source, index = parse_tensor_name(name)
+    node = graph.nodes.get(source)
+    if node is None or node.op not in RESTORE_OPS or len(node.input) < 2:
+        return None
+    keys = graph.constant(node.input[1])
+    if keys is None or index >= keys.size or not isinstance(keys.flat[index], bytes):
+        return None
+    return tensor_name(source, index), keys.flat[index].decode("utf-8", "replace")

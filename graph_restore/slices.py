@@ -47,7 +47,7 @@ class TensorSlice:
         *dims, extents = spec.split(" ")
         try:
             shape = tuple(int(dim) for dim in dims)
-            pairs = [None if part == "-" else part.split(",") for part in extents.split(":")] if dims else []
+            pairs = [None if part == "-" else part.split(",") for part in extents.split(":")]
             starts = tuple(int(pair[0]) if pair else 0 for pair in pairs)
             lengths = tuple(int(pair[1]) if pair else size for pair, size in zip(pairs, shape))
         except (ValueError, IndexError):

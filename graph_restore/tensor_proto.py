@@ -22,6 +22,12 @@ from graph_restore.tensors import ContentTensor, FilledTensor, LazyTensor, Strin
 _DTYPE, _SHAPE, _CONTENT, _STRINGS = 1, 2, 4, 8
 FIXED_FIELDS = {5: "<f4", 6: "<f8", 9: "<f4", 12: "<f8", 18: "u1"}  # float, double, scomplex, dcomplex, float8
 VARINT_FIELDS = {7, 10, 11, 13, 16, 17}  # int, int64, bool, half, uint32, uint64
+_LISTS = {  # the typed list that holds a type's values; int_val, 7, for all that are not here
+    DataType.DT_FLOAT: 5, DataType.DT_DOUBLE: 6, DataType.DT_COMPLEX64: 9, DataType.DT_INT64: 10, DataType.DT_BOOL: 11,
+    DataType.DT_COMPLEX128: 12, DataType.DT_HALF: 13, DataType.DT_BFLOAT16: 13, DataType.DT_UINT32: 16,
+    DataType.DT_UINT64: 17,
+    **{kind: 18 for kind in DataType if kind.name.startswith("DT_FLOAT8")},
+}  # fmt: skip
 _SCALAR_TYPES = {VARINT, FIXED32, FIXED64}
 
 
@@ -95,15 +101,14 @@ def _stored(name: str, kind: DataType, shape: tuple[int, ...], values: list[Fiel
         return ProtoStringTensor(name, shape, whole, sum(field.number == _STRINGS for field in values))
     if kind in (DataType.DT_RESOURCE, DataType.DT_VARIANT, DataType.DT_INVALID):
         raise UnsupportedFormatError(f"tensor {name} is of type {kind.name} and has no values to read")
-    values = [field for field in values if field.number != _STRINGS and (field.length or field.number != _CONTENT)]
-    if len({field.number for field in values}) > 1:
-        raise FormatError(f"tensor {name} has values of two kinds", path=whole.source.name, offset=whole.offset)
+    content = [field for field in values if field.number == _CONTENT and field.length]
+    values = content[-1:] or [field for field in values if field.number == _LISTS.get(kind, 7)]  # others are not read
     if not values:
         return FilledTensor(name, kind, shape, np.empty(0, numpy_dtype(kind)))
     first = values[0]
     extent = Extent(whole.source, first.offset, first.length)
     if first.number == _CONTENT:
-        return _content(name, kind, shape, Extent(whole.source, values[-1].offset, values[-1].length))
+        return ContentTensor(name, kind, shape, [extent])
     if len(values) == 1 and first.wire_type == BYTES:
         if first.number in VARINT_FIELDS:
             return VarintTensor(name, kind, shape, extent, fill=True)

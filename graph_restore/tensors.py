@@ -166,7 +166,7 @@ class ArrayTensor(LazyTensor):
         yield self.array.tobytes()
 
     def rows(self, start: int, stop: int) -> np.ndarray[Any, Any]:
-        return self.array[start:stop].copy()
+        return np.array(self.array[start:stop])
 
 
 class FilledTensor(LazyTensor):

@@ -6,6 +6,8 @@ import os
 import re
 from dataclasses import dataclass
 
+from graph_restore.errors import CorruptionError
+from graph_restore.storage import files
 from graph_restore.storage.table import FOOTER_SIZE, MAGIC
 
 _SHARD = re.compile(r"(?P<prefix>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})", re.DOTALL)
@@ -37,11 +39,9 @@ def is_pattern(prefix: str) -> bool:
 def is_table(path: str) -> bool:
     """Whether the file ends as a table does."""
     try:
-        with open(path, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - len(MAGIC)))
-            return size >= FOOTER_SIZE and file.read() == MAGIC
-    except OSError:
+        source = files.open_source(path)
+        return source.size >= FOOTER_SIZE and source.pread(source.size - len(MAGIC), len(MAGIC)) == MAGIC
+    except (OSError, CorruptionError):
         return False
 
 
@@ -56,13 +56,17 @@ def shard_sets(prefix: str) -> dict[int, dict[int, str]]:
     return sets
 
 
+def numbered_shards(prefix: str, count: int) -> dict[int, dict[int, str]]:
+    """The same for a count that is known, without a list of the directory, which stores may not give."""
+    paths = {number: f"{prefix}-{number:05d}-of-{count:05d}" for number in range(count)}
+    if count == 0 or not files.is_file(paths[0]):
+        return {}
+    return {count: {number: path for number, path in paths.items() if files.is_file(path)}}
+
+
 def file_names(directory: str) -> list[str]:
     """Names of the files in a directory, sorted; none when it cannot be read."""
-    try:
-        with os.scandir(directory or ".") as found:
-            return sorted(entry.name for entry in found if entry.is_file())
-    except OSError:
-        return []
+    return files.file_names(directory)
 
 
 def list_checkpoints(directory: str) -> list[Listed]:
@@ -79,5 +83,5 @@ def list_checkpoints(directory: str) -> list[Listed]:
         else:
             continue
         if version == 2 or prefix not in found:  # of both versions under a prefix TensorFlow takes V2
-            found[prefix] = Listed(prefix, version, os.stat(path).st_mtime)
+            found[prefix] = Listed(prefix, version, files.modified(path))
     return sorted(found.values(), key=lambda item: (item.step, item.mtime, item.prefix))

@@ -18,6 +18,7 @@ from graph_restore.tensors import LazyTensor
 OBJECT_GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 VALUE = "VARIABLE_VALUE"
 _ATTRIBUTES = "/.ATTRIBUTES/"
+_SLOT = "/.OPTIMIZER_SLOT/"
 
 
 class ObjectGraph:
@@ -30,26 +31,36 @@ class ObjectGraph:
             for attribute in node.attributes:
                 if attribute.full_name:
                     self._full_names.setdefault(attribute.full_name, []).append(attribute.checkpoint_key)
+        self._unique_names = {name: keys[0] for name, keys in self._full_names.items() if len(keys) == 1}
 
     def key_of(self, name: str) -> str | None:
         """The checkpoint key of `model/layer/kernel`, of `.../.ATTRIBUTES/NAME`, or of a full name `layer/kernel:0`.
 
         None when no object has that path and no variable, or more than one, that full name.
         """
+        return self._by_path(name) or self._unique_names.get(name.removesuffix(":0"))
+
+    def key_of_variable(self, name: str) -> str | None:
+        """The checkpoint key of the graph's variable `name`: by full name; by path where no full name is like that.
+
+        None when several variables have that full name.
+        """
+        if name in self._full_names:
+            return self._unique_names.get(name)
+        return self._by_path(name)
+
+    def _by_path(self, name: str) -> str | None:
         path, found, attribute = name.partition(_ATTRIBUTES)
         node = self._at(path)
-        if node is not None and node.attributes:
-            wanted = attribute if found else VALUE
-            keys = [item.checkpoint_key for item in node.attributes if item.name == wanted]
-            if not keys and not found and len(node.attributes) == 1:
-                keys = [node.attributes[0].checkpoint_key]
-            if keys:
-                return str(keys[0])
-        return self.full_names().get(name.removesuffix(":0"))
+        attributes = node.attributes if node is not None else ()
+        keys = [item.checkpoint_key for item in attributes if item.name == (attribute if found else VALUE)]
+        if not keys and not found and len(attributes) == 1:
+            keys = [attributes[0].checkpoint_key]
+        return str(keys[0]) if keys else None
 
     def full_names(self) -> dict[str, str]:
         """Full name to key, for every full name that is one variable's only."""
-        return {name: keys[0] for name, keys in self._full_names.items() if len(keys) == 1}
+        return dict(self._unique_names)
 
     def children(self, path: str = "") -> list[str]:
         """The names of the objects that the object at `path` holds, in the order they are stored."""
@@ -57,33 +68,59 @@ class ObjectGraph:
         return [child.local_name for child in node.children] if node is not None else []
 
     def paths(self) -> Iterator[tuple[str, str]]:
-        """(shortest path, key) of every tensor, objects nearer the root first."""
-        waiting, seen = [(0, "")], {0}
-        for number, path in waiting:
-            if number >= len(self._nodes):
-                continue
+        """(shortest path, key) of every tensor, objects nearer the root first, slots last; parts are escaped as in keys.
+
+        A slot that an optimizer keeps has a path of the form `<variable>/.OPTIMIZER_SLOT/<optimizer>/<slot>`.
+        """
+        places = self._places()
+        for number, path in places.items():
             for attribute in self._nodes[number].attributes:
-                yield (
-                    path if attribute.name == VALUE else f"{path}{_ATTRIBUTES}{attribute.name}",
-                    (attribute.checkpoint_key),
-                )
+                own = path if attribute.name == VALUE else f"{path}{_ATTRIBUTES}{attribute.name}"
+                yield own, str(attribute.checkpoint_key)
+
+    def _places(self) -> dict[int, str]:
+        """Node number to shortest path, of every object that the root holds."""
+        places, waiting = {0: ""} if self._nodes else {}, [0] if self._nodes else []
+        for number in waiting:
             for child in self._nodes[number].children:
-                if child.node_id not in seen:
-                    seen.add(child.node_id)
-                    waiting.append((child.node_id, f"{path}/{child.local_name}".lstrip("/")))
+                if child.node_id not in places and self._checked(child.node_id) is not None:
+                    places[child.node_id] = f"{places[number]}/{_escaped(child.local_name)}".lstrip("/")
+                    waiting.append(child.node_id)
+        for number in waiting:
+            for slot in self._nodes[number].slot_variables:
+                owner, own = places.get(slot.original_variable_node_id), slot.slot_variable_node_id
+                if owner is not None and self._checked(own) is not None:
+                    optimizer = f"{places[number]}/".lstrip("/")
+                    places.setdefault(own, f"{owner}{_SLOT}{optimizer}{_escaped(slot.slot_name)}")
+        return places
 
     def _at(self, path: str) -> Any:
         """The object at a path, its parts as attributes are named or as keys escape them; None if there is none."""
-        number = 0
+        variable, is_slot, rest = path.partition(_SLOT)
+        number = self._number(variable)
+        if is_slot and number is not None:
+            optimizer, _, slot = rest.rpartition("/")
+            number = self._slot(number, self._number(optimizer), slot)
+        return self._nodes[number] if number is not None else None
+
+    def _slot(self, variable: int, optimizer: int | None, name: str) -> int | None:
+        slots = self._nodes[optimizer].slot_variables if optimizer is not None else ()
+        for slot in slots:
+            if slot.original_variable_node_id == variable and slot.slot_name in (name, _unescaped(name)):
+                return self._checked(slot.slot_variable_node_id)
+        return None
+
+    def _number(self, path: str) -> int | None:
+        number = self._checked(0)
         for part in path.split("/") if path else ():
-            if number >= len(self._nodes):
+            if number is None:
                 return None
             children = {child.local_name: child.node_id for child in self._nodes[number].children}
-            following = children.get(part, children.get(_unescaped(part)))
-            if following is None:
-                return None
-            number = following
-        return self._nodes[number] if number < len(self._nodes) else None
+            number = self._checked(children.get(part, children.get(_unescaped(part), -1)))
+        return number
+
+    def _checked(self, number: int) -> int | None:
+        return number if 0 <= number < len(self._nodes) else None
 
 
 def object_graph(tensors: Mapping[str, LazyTensor]) -> ObjectGraph | None:
@@ -100,3 +137,7 @@ def object_graph(tensors: Mapping[str, LazyTensor]) -> ObjectGraph | None:
 def _unescaped(part: str) -> str:
     """A key's part as the object names it: `.S` stands for a slash and `..` for a dot."""
     return part.replace("..", "\0").replace(".S", "/").replace("\0", ".")
+
+
+def _escaped(name: str) -> str:
+    return name.replace(".", "..").replace("/", ".S")

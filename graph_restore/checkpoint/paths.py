@@ -11,10 +11,11 @@ import os
 import re
 from dataclasses import dataclass, replace
 
-from graph_restore.checkpoint.listing import file_names, is_pattern, is_table, list_checkpoints, shard_sets
+from graph_restore.checkpoint.listing import file_names, is_pattern, is_table, list_checkpoints, numbered_shards, shard_sets
 from graph_restore.checkpoint.sniff import describe_file
 from graph_restore.checkpoint.state import STATE_NAME, is_state_file, places, read_state
 from graph_restore.errors import CheckpointNotFoundError, FormatError, near_names
+from graph_restore.storage import files
 
 _SUFFIX = re.compile(r"(\.index|\.meta|\.data-\d{5}-of-\d{5})$")
 _SHARD = re.compile(r"-\d{5}-of-(\d{5})$")
@@ -45,9 +46,9 @@ def find_checkpoint(path: str | os.PathLike[str]) -> CheckpointFiles:
 
     FormatError when a file of the right name is something else.
     """
-    name = os.fspath(path)
+    name = files.plain_path(path)
     separators = (os.sep, os.altsep or os.sep)
-    if os.path.isdir(name) and (name.endswith(separators) or not os.path.isfile(name + ".index")):
+    if files.is_directory(name) and (name.endswith(separators) or not files.is_file(name + ".index")):
         return _in_directory(name)
     if is_state_file(name):
         return _by_state(name) or _newest(os.path.dirname(name), f"the checkpoint that {name} names is not there")
@@ -60,9 +61,9 @@ def latest_checkpoint(directory: str | os.PathLike[str]) -> str | None:
     The same as `tf.train.latest_checkpoint` where that finds one; a directory that was moved, or has lost its state
     file, is understood too.
     """
-    name = os.fspath(directory)
+    name = files.plain_path(directory)
     try:
-        return _in_directory(name).prefix if os.path.isdir(name) else None
+        return _in_directory(name).prefix if files.is_directory(name) else None
     except CheckpointNotFoundError:
         return None
 
@@ -79,7 +80,7 @@ def _in_directory(directory: str) -> CheckpointFiles:
             return found
         trouble = trouble or f"{state} names {read_state(state).newest}, which is not there"
     variables = os.path.join(directory, "variables", "variables")
-    if os.path.isfile(variables + ".index"):
+    if files.is_file(variables + ".index"):
         found = _at_prefix(variables, variables)
         return found.noted(f"{trouble}; took the variables of the SavedModel") if trouble else found
     return _newest(directory, trouble)
@@ -100,10 +101,10 @@ def _by_state(state: str) -> CheckpointFiles | None:
 def _newest(directory: str, trouble: str) -> CheckpointFiles:
     listed = list_checkpoints(directory)
     if not listed:
-        there = _shown(os.listdir(directory or "."))
+        there = _listed(directory)
         raise CheckpointNotFoundError(
             f"no checkpoint in {directory or '.'}: looked for a {STATE_NAME!r} state file, variables/variables.index, "
-            f"*.index and V1 files; {trouble + '; ' if trouble else ''}it holds {there}"
+            f"*.index and V1 files; {trouble + '; ' if trouble else ''}{there}"
         )
     found = _at_prefix(listed[-1].prefix, listed[-1].prefix)
     if trouble:
@@ -115,20 +116,23 @@ def _newest(directory: str, trouble: str) -> CheckpointFiles:
 
 def _exists(prefix: str) -> bool:
     base = prefix[: -len("-?????-of-00001")] if is_pattern(prefix) else prefix
-    return os.path.isfile(prefix + ".index") or os.path.isfile(prefix) or bool(base and shard_sets(base))
+    return files.is_file(prefix + ".index") or files.is_file(prefix) or bool(base and shard_sets(base))
 
 
 def _at_prefix(prefix: str, given: str) -> CheckpointFiles:
-    if os.path.isfile(prefix + ".index"):
+    if files.is_file(prefix + ".index"):
         return _v2(prefix)
-    if os.path.isfile(prefix):
+    if files.is_file(prefix):
         _check_table(prefix)
         return _v1_file(prefix)
     pattern = is_pattern(prefix)
     base = prefix[: -len("-?????-of-00001")] if pattern else prefix
-    sets = shard_sets(base)
-    if pattern:
-        sets = {count: shards for count, shards in sets.items() if count == int(prefix[-5:])}
+    if pattern and not files.is_local(base):
+        sets = numbered_shards(base, int(prefix[-5:]))
+    elif pattern:
+        sets = {count: shards for count, shards in shard_sets(base).items() if count == int(prefix[-5:])}
+    else:
+        sets = shard_sets(base)
     if sets:
         return _v1_shards(base, sets)
     raise CheckpointNotFoundError(_not_found_text(prefix, given))
@@ -164,7 +168,7 @@ def _v1_shards(base: str, sets: dict[int, dict[int, str]]) -> CheckpointFiles:
             f"V1 checkpoint {base} is incomplete: of {count} shards these are missing: {_shown(missing)}; "
             f"copy them beside the others ({_shown(list(shards.values()))})"
         )
-    chosen = max(complete, key=lambda count: os.stat(sets[count][0]).st_mtime)
+    chosen = max(complete, key=lambda count: files.modified(sets[count][0]))
     files = tuple(sets[chosen][number] for number in range(chosen))
     for path in files:
         _check_table(path)
@@ -187,7 +191,10 @@ def _not_found_text(prefix: str, given: str) -> str:
     if not is_pattern(prefix):
         text += f", {prefix} (V1)"
     text += f" and {prefix if is_pattern(prefix) else prefix + '-?????-of-?????'} (V1 shards)"
-    if not os.path.isdir(directory or "."):
+    if not files.can_list(directory):
+        return f"{text}; what lies beside it cannot be listed here: give the path whole, of several V1 shards with " \
+            "their number, as in p-?????-of-00002"
+    if not files.is_directory(os.path.join(directory or ".", "")):
         return f"{text}; there is no directory {directory}"
     names = file_names(directory)
     data = [name for name in names if name.startswith(base + ".data-")]
@@ -197,6 +204,13 @@ def _not_found_text(prefix: str, given: str) -> str:
     near = near_names(base, there or names)
     text += f"; {directory or '.'} holds {'the checkpoints ' if there else ''}{_shown(there or names)}"
     return f"{text}; near names: {', '.join(near)}" if near else text
+
+
+def _listed(directory: str) -> str:
+    """What lies in a directory, for a message."""
+    if not files.can_list(directory):
+        return "what else it holds cannot be listed here"
+    return f"it holds {_shown(files.all_names(directory))}"
 
 
 def _shown(names: list[str]) -> str:

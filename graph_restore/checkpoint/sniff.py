@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
+
+from graph_restore.storage.files import read_start
 
 _STARTS = (
     (b"version https://git-lfs.github.com/spec/", "a Git LFS pointer; run `git lfs pull` to get the file itself"),
@@ -23,8 +24,7 @@ _TAR = (257, b"ustar")
 
 def describe_file(path: str) -> str | None:
     """A few words for what the file is, with what to do; None when it is nothing known here."""
-    with open(path, "rb") as file:
-        start = file.read(512)
+    start = read_start(path, 512)
     if not start:
         return "an empty file"
     if _HTML.match(start):
@@ -33,6 +33,6 @@ def describe_file(path: str) -> str | None:
         return "a tar archive; unpack it first"
     if re.match(rb"\s*model_checkpoint_path\s*:", start):
         return "a `checkpoint` state file"
-    if len(start) < 512 and start.rstrip().isdigit() and os.path.getsize(path) < 32:
+    if len(start) < 32 and start.rstrip().isdigit():
         return "a text file with a number"
     return next((text for magic, text in _STARTS if start.startswith(magic)), None)

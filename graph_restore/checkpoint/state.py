@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from graph_restore.errors import FormatError
+from graph_restore.storage.files import is_file, is_local, read_start
+from graph_restore.storage.output import AtomicFile
 
 STATE_NAME = "checkpoint"
 _MAX_SIZE = 16 << 20
 _FIELD = re.compile(rb"""(\w+)\s*:\s*((?:"(?:[^"\\\n]|\\.)*"\s*|'(?:[^'\\\n]|\\.)*'\s*)+|[^\s"']+)""")
 _STRING = re.compile(rb""""((?:[^"\\\n]|\\.)*)"|'((?:[^'\\\n]|\\.)*)'""")
 _ESCAPE = re.compile(rb"\\([0-7]{1,3}|[xX][0-9a-fA-F]{1,2}|.)", re.DOTALL)
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]*://[^/]*")
 _PLAIN = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"a": b"\a", b"b": b"\b", b"f": b"\f", b"v": b"\v"}
 
 
@@ -34,18 +37,16 @@ class CheckpointState:
 
 def is_state_file(path: str) -> bool:
     """Whether the file at `path` looks like a state file."""
-    if not os.path.isfile(path):
+    if not is_file(path):
         return False
-    with open(path, "rb") as file:
-        start = file.read(4096)
+    start = read_start(path, 4096)
     fields = rb"\s*(?:#[^\n]*\n\s*)*(?:all_)?model_checkpoint_(?:path|timestamp)s?\s*:"
     return re.match(fields, start) is not None
 
 
 def read_state(path: str) -> CheckpointState:
     """The paths recorded in a state file; FormatError when it names no newest checkpoint."""
-    with open(path, "rb") as file:
-        data = file.read(_MAX_SIZE)
+    data = read_start(path, _MAX_SIZE)
     newest, recorded = "", []
     for line in data.splitlines():
         for name, value in _FIELD.findall(line if not line.lstrip().startswith(b"#") else b""):
@@ -60,14 +61,57 @@ def read_state(path: str) -> CheckpointState:
     return CheckpointState(newest, tuple(recorded))
 
 
+def write_state(
+    directory: str | os.PathLike[str],
+    prefix: str | os.PathLike[str],
+    all_prefixes: Iterable[str | os.PathLike[str]] | None = None,
+) -> str:
+    """Writes the state file of `directory`, whole or not at all, and gives its path.
+
+    `prefix`: the newest checkpoint; `all_prefixes`: all that are kept, oldest first, the newest among them or not.
+    Paths are recorded relative to `directory`, so that it can be moved; relative ones given are, as everywhere,
+    relative to the working directory.
+    """
+    newest = _relative(prefix, directory)
+    kept = dict.fromkeys(_relative(path, directory) for path in all_prefixes or ())
+    kept.pop(newest, None)
+    lines = [b"model_checkpoint_path: " + _quoted(newest)]
+    lines += [b"all_model_checkpoint_paths: " + _quoted(path) for path in (*kept, newest)]
+    target = os.path.join(directory, STATE_NAME)
+    with AtomicFile(target) as file:
+        file.write(b"".join(line + b"\n" for line in lines))
+    return target
+
+
 def places(recorded: str, directory: str) -> Iterator[str]:
     """Where a recorded path may lie now: as recorded, then beside the state file, then ever deeper below it."""
     *folders, base = re.split(r"[/\\]", recorded)  # the base name may be empty: `export/` stands for export/.index
     parts = [*(part for part in folders if part not in ("", ".")), base]
-    yield recorded if os.path.isabs(recorded) else os.path.join(directory, recorded)
+    first = recorded if os.path.isabs(recorded) or _URL.match(recorded) else os.path.join(directory, recorded)
+    if _store(first) == _store(directory):  # a file that came from elsewhere sends nobody to other stores
+        yield first
     for depth in range(1, len(parts) + 1):
         if ".." not in parts[-depth:]:
             yield os.path.join(directory, *parts[-depth:])
+
+
+def _store(path: str) -> str:
+    """The store of a path, as `gs://bucket`; "" for this disk, and for an archive on it the word for that."""
+    found = _URL.match(path)
+    return found[0] if found else "" if is_local(path) else "archive"
+
+
+def _relative(path: str | os.PathLike[str], directory: str | os.PathLike[str]) -> str:
+    name = os.fspath(path)
+    relative = os.path.relpath(os.path.abspath(name), os.path.abspath(directory))
+    return relative if os.path.basename(name) else os.path.join(relative, "")  # `export/` stands for export/.index
+
+
+def _quoted(text: str) -> bytes:
+    """A string of protobuf's text format: printable ASCII as it is, other bytes in octal."""
+    plain = {byte: bytes([byte]) for byte in range(0x20, 0x7F)} | {0x22: b'\\"', 0x5C: b"\\\\"}
+    codes = (plain.get(byte, b"\\%03o" % byte) for byte in text.encode("utf-8", "surrogateescape"))
+    return b'"' + b"".join(codes) + b'"'
 
 
 def _text(value: bytes) -> str:

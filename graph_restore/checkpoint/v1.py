@@ -18,8 +18,8 @@ from graph_restore.errors import CorruptionError, FormatError, UnsupportedFormat
 from graph_restore.slices import TensorSlice
 from graph_restore.storage.coding import BYTES, Field, Window
 from graph_restore.storage.extent import Extent
+from graph_restore.storage.files import open_source
 from graph_restore.storage.ordered_code import encode_slice_key
-from graph_restore.storage.source import FileSource
 from graph_restore.storage.table import Table
 from graph_restore.tensors import ContentTensor, LazyTensor, StringTensor, VarintTensor
 
@@ -71,7 +71,7 @@ def read_tables(paths: Sequence[str]) -> dict[str, LazyTensor]:
 
 def _read_table(path: str) -> Iterator[tuple[TensorMeta, list[Part]]]:
     """(metadata, slices) of every tensor of one file."""
-    entries = Table(FileSource(path)).entries(inline=-1)
+    entries = Table(open_source(path)).entries(inline=-1)
     first = next(entries, None)
     metas = _metadata(first, path)
     wanted: dict[bytes, tuple[TensorMeta, TensorSlice, list[Part]]] = {}

@@ -10,7 +10,6 @@ has an entry under its ordered-code key. The format is that of tensorflow/core/u
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,8 +29,9 @@ from graph_restore.errors import CheckpointNotFoundError, CorruptionError, Forma
 from graph_restore.storage.coding import Window
 from graph_restore.storage.crc32c import extend, mask
 from graph_restore.storage.extent import Checksum, Extent
+from graph_restore.storage.files import is_file, open_source
 from graph_restore.storage.ordered_code import encode_slice_key
-from graph_restore.storage.source import FileSource, Source
+from graph_restore.storage.source import Source
 from graph_restore.storage.table import Table
 from graph_restore.tensors import ContentTensor, LazyTensor, StringTensor, VarintTensor
 
@@ -51,7 +51,7 @@ def read_bundle(prefix: str) -> tuple[dict[str, LazyTensor], list[str]]:
     naming the data files that are missing.
     """
     path = prefix + ".index"
-    table = Table(FileSource(path))
+    table = Table(open_source(path))
     values = {key: value.read() if isinstance(value, Extent) else value for key, value in table.entries()}
     count = _shard_count(values.pop(b"", None), path)
     entries = {key: decode_entry(value, _shown(key), path) for key, value in values.items()}
@@ -138,10 +138,10 @@ class _Shards:
                 found=max(used),
             )
         names = {shard: shard_path(prefix, shard, count) for shard in sorted(used)}
-        missing = [shard for shard, path in names.items() if not os.path.isfile(path)]
+        missing = [shard for shard, path in names.items() if not is_file(path)]
         if missing:
             raise CheckpointNotFoundError(_missing_text(prefix, count, names, {s: used[s] for s in missing}))
-        self._sources: dict[int, Source] = {shard: FileSource(path) for shard, path in names.items()}
+        self._sources: dict[int, Source] = {shard: open_source(path) for shard, path in names.items()}
         self.paths = list(names.values())
 
     def tensor(self, name: str, entry: BundleEntry) -> LazyTensor:

@@ -17,8 +17,11 @@ from graph_restore.cli.notes import notes
 @click.argument("checkpoint", required=False)
 @options.as_json
 @options.tags
+@options.rename
 @click.option("--strict", is_flag=True, help="A variable without a tensor is a disagreement too.")
-def command(model: str, checkpoint: str | None, as_json: bool, tags: list[str] | None, strict: bool) -> None:
+def command(
+    model: str, checkpoint: str | None, as_json: bool, tags: list[str] | None, rename: Any, strict: bool
+) -> None:
     """Say which variables CHECKPOINT has values for, and which not.
 
     Without CHECKPOINT, the one that belongs to MODEL is taken. Exit status 1 when shapes or dtypes disagree,
@@ -32,7 +35,7 @@ def command(model: str, checkpoint: str | None, as_json: bool, tags: list[str] |
     from graph_restore.transforms.restore import restore
 
     with notes() as note:
-        found = summarise_fit(restore(load(model, tags=tags), checkpoint, on_mismatch="skip"))
+        found = summarise_fit(restore(load(model, tags=tags), checkpoint, rename=rename, on_mismatch="skip"))
         for text in found["notes"]:
             note(text)
     click.echo(json.dumps(found, indent=2) if as_json else "\n".join(_lines(found)))

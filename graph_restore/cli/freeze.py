@@ -20,7 +20,9 @@ from graph_restore.cli.notes import notes
 @click.option("--moving-averages", is_flag=True, help="Take averaged values where there are any.")
 @options.names("--include", help="Restore these variables only: names or globs.")
 @options.names("--exclude", help="Leave these variables out.")
+@options.rename
 @click.option("--cast", is_flag=True, help="Convert values of another dtype.")
+@click.option("--initialize", is_flag=True, help="First values for variables without a tensor.")
 @click.option("--on-update", type=click.Choice(["error", "initial"]), default="error", metavar="HOW",
               help="Updates of what is read: error, or initial.")  # fmt: skip
 @click.option("--tables", type=click.Choice(["inline", "init_op"]), default="inline", metavar="HOW",
@@ -54,10 +56,13 @@ def _frozen(path: str, checkpoint: str | None, tags: list[str] | None, choices: 
     """(the model with values, the frozen model)."""
     from graph_restore.api import load
     from graph_restore.transforms.freeze import freeze
+    from graph_restore.transforms.initialize import initialize
     from graph_restore.transforms.restore import restore
 
     model = load(path, tags=tags)
-    of_restore = {name: choices.pop(name) for name in ("include", "exclude", "cast", "moving_averages")}
+    of_restore = {name: choices.pop(name) for name in ("include", "exclude", "rename", "cast", "moving_averages")}
     if checkpoint is not None or len(model.variables):
         model = restore(model, checkpoint, **of_restore)
+    if choices.pop("initialize"):
+        model = initialize(model)
     return model, freeze(model, choices.pop("fetches"), choices.pop("feeds"), **choices)

@@ -15,9 +15,9 @@ from graph_restore import __version__
 from graph_restore.errors import GraphRestoreError
 
 _ARGUMENT = re.compile(
-    r"\b(?P<name>fetches|feeds|tags|include|exclude|cast|asset_dir|on_update)=(?:True|'(?P<value>\w+)')?"
+    r"\b(?P<name>fetches|feeds|tags|include|exclude|rename|cast|asset_dir|on_update)=(?:True|'(?P<value>\w+)')?"
 )
-VERBS = ("inspect", "check", "freeze")
+VERBS = ("inspect", "check", "freeze", "checkpoint")
 
 
 def error_text(error: Exception) -> str:

@@ -22,5 +22,17 @@ def _split(context: click.Context, option: click.Parameter, values: tuple[str, .
     return found or None
 
 
+def _renaming(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> Any:
+    """What `restore` takes: "auto", a table of names, or None."""
+    if values == ("auto",):
+        return "auto"
+    pairs = [value.partition("=") for value in values]
+    if not all(old and sign for old, sign, _ in pairs):
+        raise click.BadParameter("KEY=NAME, SCOPE/=SCOPE/, or auto")
+    return {old: new for old, _, new in pairs} or None
+
+
+rename = click.option("--rename", multiple=True, metavar="KEY=NAME", callback=_renaming,
+                      help="Other names for keys or scopes/, or auto.")  # fmt: skip
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 tags = names("--tags", help="All tags of the SavedModel's graph.")

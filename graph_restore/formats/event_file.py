@@ -17,6 +17,7 @@ from graph_restore.formats.meta_graph import from_graph, from_meta_graph
 from graph_restore.graph import Graph
 from graph_restore.model import Model, ModelSource
 from graph_restore.storage.coding import BYTES, Window
+from graph_restore.storage.files import all_names
 from graph_restore.storage.records import read_records
 from graph_restore.storage.source import Source
 
@@ -82,5 +83,5 @@ def read_event_file(source: Source, origin: ModelSource) -> Model:
 
 def newest_event_file(folder: str) -> str | None:
     """The event file in `folder` that was begun last, by the time in its name; None if there is none."""
-    named = [(int(match[1]), name) for name in os.listdir(folder) if (match := _NAME.match(name))]
+    named = [(int(match[1]), name) for name in all_names(folder) if (match := _NAME.match(name))]
     return os.path.join(folder, max(named)[1]) if named else None

@@ -118,7 +118,9 @@ def _first(fields: list[Field], number: int) -> Field | None:
 
 def _is_saved_model(window: Window, fields: list[Field], types: dict[int, int]) -> bool:
     graph = _first(fields, 2)
-    return types.get(1, VARINT) == VARINT and set(types) <= {1, 2} and graph is not None and _is_message(window, graph)
+    if types.get(1, VARINT) != VARINT or not set(types) <= {1, 2} or graph is None or not _is_message(window, graph):
+        return False
+    return 1 in types or not _is_graph_field(window, graph)  # else a MetaGraphDef that holds its graph alone
 
 
 def _is_meta_graph(window: Window, fields: list[Field], types: dict[int, int]) -> bool:

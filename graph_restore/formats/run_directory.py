@@ -7,6 +7,7 @@ import os
 from graph_restore.checkpoint import latest_checkpoint
 from graph_restore.errors import FormatError
 from graph_restore.formats.event_file import newest_event_file
+from graph_restore.storage.files import all_names, is_file
 
 GRAPH_NAMES = ("graph.pbtxt", "graph.pb")
 
@@ -23,9 +24,9 @@ def find_graph(folder: str) -> tuple[str, str | None]:
     events = newest_event_file(folder)
     candidates += [events] if events is not None else []
     candidates += _only_graph_file(folder)
-    path = next((candidate for candidate in candidates if os.path.isfile(candidate)), None)
+    path = next((candidate for candidate in candidates if is_file(candidate)), None)
     if path is None:
-        listed = ", ".join(sorted(os.listdir(folder))[:12]) or "nothing"
+        listed = ", ".join(all_names(folder)[:12]) or "nothing"
         raise FormatError(
             "no graph in this directory; pass the .meta, .pb, .pbtxt or event file itself",
             path=folder,
@@ -37,5 +38,5 @@ def find_graph(folder: str) -> tuple[str, str | None]:
 
 def _only_graph_file(folder: str) -> list[str]:
     """The one file with a graph's suffix, when there is just one: then it cannot be the wrong one."""
-    names = [name for name in sorted(os.listdir(folder)) if name.endswith((".meta", ".pb", ".pbtxt"))]
+    names = [name for name in all_names(folder) if name.endswith((".meta", ".pb", ".pbtxt"))]
     return [os.path.join(folder, names[0])] if len(names) == 1 else []

@@ -15,6 +15,7 @@ from graph_restore.formats.graph_def import Scanned, scan
 from graph_restore.formats.meta_graph import from_meta_graph
 from graph_restore.formats.text import parse_text
 from graph_restore.model import Model, ModelSource
+from graph_restore.storage.files import is_file
 from graph_restore.storage.source import Source
 
 FILE_NAMES = ("saved_model.pb", "saved_model.pbtxt")
@@ -24,7 +25,7 @@ SERVE = frozenset({"serve"})
 def find_saved_model(folder: str) -> str | None:
     """The path of the SavedModel file in `folder`, None if there is none."""
     paths = [os.path.join(folder, name) for name in FILE_NAMES]
-    return next((path for path in paths if os.path.isfile(path)), None)
+    return next((path for path in paths if is_file(path)), None)
 
 
 def read_saved_model(source: Source, text: bool, origin: ModelSource, tags: Collection[str] | None = None) -> Model:
@@ -43,7 +44,7 @@ def with_checkpoint(origin: ModelSource, path: str) -> ModelSource:
     """The origin with the checkpoint that belongs to a SavedModel file: `variables/variables` beside it."""
     folder = os.path.dirname(path)
     prefix = os.path.join(folder, "variables", "variables")
-    has_variables = os.path.isfile(prefix + ".index") or os.path.isfile(prefix)
+    has_variables = is_file(prefix + ".index") or is_file(prefix)
     return replace(origin, folder=folder, checkpoint=prefix if has_variables else None)
 
 

@@ -16,6 +16,7 @@ from graph_restore.errors import FormatError
 from graph_restore.graph import Graph
 from graph_restore.names import parse_tensor_name
 from graph_restore.protos import AssetFile, SignatureDef, Signatures
+from graph_restore.storage.files import is_file
 
 CLASSIFY, REGRESS, PREDICT = (f"tensorflow/serving/{name}" for name in ("classify", "regress", "predict"))
 META_NAME = "export.meta"
@@ -24,7 +25,7 @@ META_NAME = "export.meta"
 def find_bundle(folder: str) -> str | None:
     """The path of a session bundle's graph in `folder`, None if it is no bundle."""
     path = os.path.join(folder, META_NAME)
-    return path if os.path.isfile(path) else None
+    return path if is_file(path) else None
 
 
 def bundle_signatures(graph: Graph, collections: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from graph_restore.names import node_of
 from graph_restore.runtime.guard import tensorflow
 from graph_restore.runtime.importing import Imported
 from graph_restore.runtime.live import LiveModel
-from graph_restore.runtime.tables import SavedTable, saved_tables
 from graph_restore.runtime.variables import LOCAL_COLLECTION
+from graph_restore.savers import SavedTable, saved_tables
 from graph_restore.variables import Variable
 
 tf = tensorflow()

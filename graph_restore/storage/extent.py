@@ -33,7 +33,7 @@ class Extent:
     checksum: Checksum | None = None
 
     def chunks(self, verify: bool = True) -> Iterator[bytes]:
-        """The bytes in pieces of a few MiB; with `verify`, CorruptionError after the last piece of a damaged region."""
+        """The bytes in pieces; with `verify`, CorruptionError after the last piece of a damaged region."""
         if not verify or self.checksum is None:
             yield from self.source.chunks(self.offset, self.length)
             return

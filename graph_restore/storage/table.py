@@ -24,6 +24,7 @@ MAGIC = bytes.fromhex("57fb808b247547db")
 FOOTER_SIZE = 48
 INLINE = 1 << 16  # values up to this size are given as bytes
 _BLOCK_SIZE = 256 << 10
+_LARGE = 2  # entries of so many block sizes start a block
 
 
 class Table:
@@ -124,7 +125,7 @@ class TableWriter:
 
     def add(self, key: bytes, value: bytes) -> None:
         """Appends an entry; ValueError when `key` does not sort after the one before."""
-        self._prepare(key)
+        self._prepare(key, len(value))
         self._block.add(key, value)
         if self._block.size >= self._block_size:
             self._flush()
@@ -138,18 +139,9 @@ class TableWriter:
         if length < self._block_size:
             self.add(key, b"".join(value))
             return
-        self._prepare(key)
+        self._prepare(key, length)
         self._block.open(key, length)
         self._flush(value)
-
-    def _prepare(self, key: bytes) -> None:
-        """Checks the order, and gives the block before, if one was just written, its key in the index."""
-        if self._last is not None and key <= self._last:
-            raise ValueError(f"table keys must be added in order: {key!r} after {self._last!r}")
-        if self._pending is not None and self._last is not None:
-            self._index.add(_separator(self._last, key), _encode_handle(self._pending))
-            self._pending = None
-        self._last = key
 
     def finish(self) -> None:
         """Writes what is left, the index and the footer; the file stays open."""
@@ -161,6 +153,17 @@ class TableWriter:
         index = self._write(self._index)
         handles = _encode_handle(metaindex) + _encode_handle(index)
         self._file.write(handles.ljust(FOOTER_SIZE - len(MAGIC), b"\x00") + MAGIC)
+
+    def _prepare(self, key: bytes, length: int) -> None:
+        """Checks the order, starts a block for a large value, and gives a block just written its key in the index."""
+        if self._last is not None and key <= self._last:
+            raise ValueError(f"table keys must be added in order: {key!r} after {self._last!r}")
+        if len(key) + length >= _LARGE * self._block_size and not self._block.empty:
+            self._flush()
+        if self._pending is not None and self._last is not None:
+            self._index.add(_separator(self._last, key), _encode_handle(self._pending))
+            self._pending = None
+        self._last = key
 
     def _flush(self, value: Iterable[bytes] = ()) -> None:
         self._pending = self._write(self._block, value)

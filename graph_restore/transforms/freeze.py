@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from graph_restore.dtypes import REF_OFFSET, DataType
-from graph_restore.errors import FreezeError, NodeNotFoundError, near_names
+from graph_restore.errors import FreezeError, NodeNotFoundError, UnsupportedFormatError, near_names
 from graph_restore.graph import Graph, tensor_attr
 from graph_restore.model import Model
 from graph_restore.names import node_of, tensor_name
@@ -73,7 +73,7 @@ def freeze(
     cut_feeds(draft, sources, targets)
     cut_pipelines(draft, targets)
     roots = {name for name, _ in [*targets, *sources]}
-    fillers = table_initializers(draft, draft.ancestors(roots))
+    fillers = table_initializers(draft, model, draft.ancestors(roots))
     roots |= {name for names in fillers.values() for name in names}
     inline_tables(draft, model, fillers, tables == "inline", asset_dir)
     draft.keep(draft.ancestors(roots))
@@ -135,9 +135,20 @@ def _freeze_variables(
     _turn_readers(draft, aliases, {variable.name: variable for variable in read})
     for variable in needed:
         _turn_into_const(draft, variable)
-    for name in [name for name, node in draft.nodes.items() if node.op in _PLAIN]:
+    for name in [name for name, node in draft.nodes.items() if node.op in _PLAIN and not _stays_reference(draft, node)]:
         draft.change(name).op = _PLAIN[draft.nodes[name].op]
     draft.keep(draft.ancestors(roots))
+
+
+def _stays_reference(draft: Draft, node: Any) -> bool:
+    """Whether an op that passes references on passes one that is no variable's: old stacks and tables are references
+    as well."""
+    while node.op in {*_PLAIN, *_PLAIN.values()}:  # some may be turned already
+        node = draft.nodes[node_of(node.input[0])]
+    try:
+        return draft.graph.ops.output_types(node)[0] > REF_OFFSET
+    except (UnsupportedFormatError, IndexError):
+        return False
 
 
 def _is_variable(draft: Draft, name: str) -> bool:

@@ -8,20 +8,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from graph_restore.dtypes import DataType, numpy_dtype
+from graph_restore.errors import GraphRestoreError
 from graph_restore.graph import Graph
 from graph_restore.model import Model
 from graph_restore.names import is_control, parse_tensor_name
 from graph_restore.savers import variable_of
-from graph_restore.tensors import ArrayTensor, FilledTensor, LazyTensor, StringArrayTensor
+from graph_restore.tensors import FilledTensor, LazyTensor, StringArrayTensor, lazy
 from graph_restore.transforms.aliases import INITIALISED_TESTS
-from graph_restore.variables import Variable, Variables
+from graph_restore.variables import VARIABLE_OPS, Variable, Variables, shapes_agree
 
 _LARGEST = 64 << 20  # bytes of a value worked out in memory; larger ones are Fills or other variables' values
 Array = np.ndarray[Any, Any]
@@ -74,6 +76,12 @@ class _InitialValues:
             self._open.add(variable.name)
             try:
                 self._known[variable.name] = self._fitting(variable, self._tensor(variable.initial_value))
+            except RecursionError:
+                raise _NotConstant("its initializer is too long a chain, or needs itself") from None
+            except IndexError:
+                raise _NotConstant("its initializer has an op that lacks inputs") from None
+            except (GraphRestoreError, ValueError) as error:
+                raise _NotConstant(str(error)) from None
             finally:
                 self._open.discard(variable.name)
         return self._known[variable.name]
@@ -81,24 +89,27 @@ class _InitialValues:
     def _fitting(self, variable: Variable, value: LazyTensor) -> LazyTensor:
         if value.data_type != variable.data_type:
             raise _NotConstant(f"its initializer is of type {value.data_type.name}")
+        if not shapes_agree(variable.shape, value.shape):
+            raise _NotConstant(f"its initializer is of shape {list(value.shape)}")
         return value
 
     def _tensor(self, name: str) -> LazyTensor:
         """The value of a tensor; large ones are never worked out in memory."""
         node_name, index = parse_tensor_name(name)
-        owner = variable_of(self._graph, name)
-        if owner is not None:
-            return self.of(self._variables[owner])
         node = self._graph.nodes.get(node_name)
         if node is None or index != 0:
             raise _NotConstant(f"{name} is no constant")
+        if node.op in VARIABLE_OPS:
+            return self.of(self._variables[node_name])
         if node.op == "Const":
             return self._graph.value(node)
         inputs = [item for item in node.input if not is_control(item)]
-        if node.op in ("Identity", "StopGradient", "PlaceholderWithDefault"):
+        if node.op in _PASSING:
             return self._tensor(inputs[0])
         if node.op == "Merge":
             return self._initialized_value(node, inputs)
+        if node.op in _FROM_SHAPE:
+            return _FROM_SHAPE[node.op](node, self._tensor(inputs[0]))
         if node.op == "Fill":
             return self._filled(node, inputs)
         return self._computed(node, [self._array(item) for item in inputs])
@@ -112,27 +123,33 @@ class _InitialValues:
     def _initialized_value(self, node: Any, inputs: list[str]) -> LazyTensor:
         """`initialized_value()`: a cond on whether a variable is initialised gives that variable's value."""
         for item in inputs:
-            source = self._graph.nodes.get(parse_tensor_name(item)[0])
-            while source is not None and source.op in ("Identity", "Switch", "RefSwitch", "ReadVariableOp"):
-                if source.op.endswith("Switch"):
-                    test = self._origin(source.input[1])
-                    owner = variable_of(self._graph, test.input[0]) if test is not None else None
-                    if test is not None and test.op in INITIALISED_TESTS and owner is not None:
-                        return self.of(self._variables[owner])
-                source = self._graph.nodes.get(parse_tensor_name(source.input[0])[0])
+            switch, index = self._behind(item, ("Identity", "ReadVariableOp"))
+            if switch is None or switch.op not in ("Switch", "RefSwitch") or index != 1:
+                continue  # output 1 is the one taken when the test holds
+            test, _ = self._behind(switch.input[1], ("Identity",))
+            read = variable_of(self._graph, switch.input[0])
+            tested = test is not None and test.op in INITIALISED_TESTS and variable_of(self._graph, test.input[0])
+            if read is not None and read == tested:
+                return self.of(self._variables[read])
         raise _NotConstant(f"{node.name} depends on a cond")
 
-    def _origin(self, name: str) -> Any:
-        node = self._graph.nodes.get(parse_tensor_name(name)[0])
-        while node is not None and node.op == "Identity" and node.input:
-            node = self._graph.nodes.get(parse_tensor_name(node.input[0])[0])
-        return node
+    def _behind(self, name: str, passing: tuple[str, ...]) -> tuple[Any, int]:
+        """The node, and its output, that a tensor comes from through ops that only pass it on."""
+        for _ in range(len(self._graph.nodes)):
+            node_name, index = parse_tensor_name(name)
+            node = self._graph.nodes.get(node_name)
+            if node is None or node.op not in passing:
+                return node, index
+            name = node.input[0]
+        return None, 0
 
     def _filled(self, node: Any, inputs: list[str]) -> LazyTensor:
         shape, value = self._array(inputs[0]), self._array(inputs[1])
         if value.dtype == object:
+            _test_size(node, shape.tolist(), 8)
             return StringArrayTensor(node.name, np.full(shape, value.item(), object))
-        return FilledTensor(node.name, node.attr["T"].type, tuple(shape.tolist()), value.reshape(1))
+        values = value.reshape(1)[: math.prod(shape.tolist())]
+        return FilledTensor(node.name, node.attr["T"].type, tuple(shape.tolist()), values)
 
     def _computed(self, node: Any, inputs: list[Array]) -> LazyTensor:
         function = _OPS.get(node.op)
@@ -142,9 +159,7 @@ class _InitialValues:
             value = np.asarray(function(node, *inputs))
         except (TypeError, ValueError, IndexError) as error:
             raise _NotConstant(f"{node.name} ({node.op}): {error}") from None
-        if value.nbytes > _LARGEST:
-            raise _NotConstant(f"{node.name} is too large to compute")
-        return ArrayTensor(node.name, value)
+        return lazy(node.name, value)
 
 
 def _cast(node: Any, value: Array) -> Array:
@@ -154,33 +169,59 @@ def _cast(node: Any, value: Array) -> Array:
     return value.astype(numpy_dtype(target))
 
 
-def _zeros_like(node: Any, value: Array) -> Array:
-    return np.zeros_like(value)
+def _test_size(node: Any, shape: Sequence[int], width: int) -> None:
+    """_NotConstant for a result that is too large to be made in memory, before it is made."""
+    if math.prod(shape) * width > _LARGEST:
+        raise _NotConstant(f"{node.name} is too large to compute")
 
 
-def _ones_like(node: Any, value: Array) -> Array:
-    return np.ones_like(value)
+def _like(number: int) -> Callable[[Any, LazyTensor], LazyTensor]:
+    """ZerosLike and OnesLike: the number in a tensor's type and shape, whatever its values."""
+
+    def filled(node: Any, tensor: LazyTensor) -> LazyTensor:
+        if tensor.data_type is DataType.DT_STRING:
+            raise ValueError(f"{node.name} is of strings")
+        values = np.full(min(tensor.size, 1), number, tensor.dtype)
+        return FilledTensor(node.name, tensor.data_type, tensor.shape, values)
+
+    return filled
 
 
-def _range(ends: list[Any], dtype: Any) -> Array:
-    return np.arange(*ends, dtype=dtype)
+def _shape(node: Any, tensor: LazyTensor) -> LazyTensor:
+    is_long = node.attr["out_type"].type == DataType.DT_INT64
+    return lazy(node.name, np.array(tensor.shape, np.int64 if is_long else np.int32))
 
 
+def _range(node: Any, start: Array, limit: Array, delta: Array) -> Array:
+    if start.dtype.kind not in "iu":
+        raise ValueError("releases round it differently")
+    ends = range(start.item(), limit.item(), delta.item())
+    _test_size(node, [len(ends)], start.itemsize)
+    return np.array(ends, start.dtype)
+
+
+def _arithmetic(function: Callable[[Array, Array], Array]) -> Callable[[Any, Array, Array], Array]:
+    def computed(node: Any, one: Array, two: Array) -> Array:
+        _test_size(node, np.broadcast_shapes(one.shape, two.shape), one.itemsize)
+        return function(one, two)
+
+    return computed
+
+
+_PASSING = {"Identity", "StopGradient", "PlaceholderWithDefault", "ReadVariableOp"}
+_FROM_SHAPE = {"Shape": _shape, "ZerosLike": _like(0), "OnesLike": _like(1)}
 _OPS: dict[str, Callable[..., Array]] = {
     "Cast": _cast,
-    "ZerosLike": _zeros_like,
-    "OnesLike": _ones_like,
     "Reshape": lambda node, value, shape: value.reshape(shape),
     "ExpandDims": lambda node, value, axis: np.expand_dims(value, int(axis)),
-    "Shape": lambda node, value: np.asarray(value.shape, np.int64 if node.attr["out_type"].type == 9 else np.int32),
     "Pack": lambda node, *values: np.stack(values, node.attr["axis"].i),
     "ConcatV2": lambda node, *values: np.concatenate(values[:-1], int(values[-1])),
-    "Range": lambda node, *ends: _range([end.item() for end in ends], ends[0].dtype),
+    "Range": _range,
     "Transpose": lambda node, value, order: value.transpose(order),
-    "Add": lambda node, one, two: one + two,
-    "AddV2": lambda node, one, two: one + two,
-    "Sub": lambda node, one, two: one - two,
-    "Mul": lambda node, one, two: one * two,
+    "Add": _arithmetic(np.add),
+    "AddV2": _arithmetic(np.add),
+    "Sub": _arithmetic(np.subtract),
+    "Mul": _arithmetic(np.multiply),
     "Neg": lambda node, value: -value,
     "Sqrt": lambda node, value: np.sqrt(value),
 }

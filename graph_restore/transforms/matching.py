@@ -83,7 +83,7 @@ class Finder:
         if variable.checkpoint_key is not None:
             yield variable.checkpoint_key, variable.slice, variable.authority["checkpoint_key"]
         yield variable.name, None, "name"
-        key = self._objects.key_of(variable.name) if self._objects is not None else None
+        key = self._objects.key_of_variable(variable.name) if self._objects is not None else None
         if key is not None:
             yield key, None, "object graph"
         if variable.name in self._parts:

@@ -22,6 +22,7 @@ from graph_restore.discovery import with_saver
 from graph_restore.dtypes import DataType, type_name
 from graph_restore.errors import CheckpointNotFoundError, RestoreError, did_you_mean
 from graph_restore.model import Model, Restoration
+from graph_restore.savers import saved_tables
 from graph_restore.slices import cut
 from graph_restore.tensors import CastTensor, LazyTensor, lazy
 from graph_restore.transforms.guess import Guess, guess_rename
@@ -157,7 +158,9 @@ class _Report:
         for number, variable in enumerate(self._variables):
             if variable.name in self._restored:
                 self._variables[number] = self._with_value(variable, tensors[self._restored[variable.name]])
-        taken = {*self._restored.values(), OBJECT_GRAPH_KEY}
+        held = [table for table in saved_tables(model.graph) if all(key in tensors for key in table.keys)]
+        tables = {table.table: (tensors[table.keys[0]], tensors[table.keys[1]]) for table in held}
+        taken = {*self._restored.values(), OBJECT_GRAPH_KEY, *(key for table in held for key in table.keys)}
         for name in self._mismatched:
             del self._restored[name]
         unused = tuple(key for key in tensors if key not in taken)
@@ -174,7 +177,7 @@ class _Report:
             tuple(self._notes),
             self._guess({key: tensors[key] for key in unused}),
         )
-        return replace(model, variables=Variables(self._variables), restoration=report)
+        return replace(model, variables=Variables(self._variables), restoration=report, tables=tables)
 
     def _guess(self, unused: Tensors) -> Guess | None:
         missing = {self._missing[one.name]: one for one in self._variables if one.name in self._missing}

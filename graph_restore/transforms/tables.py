@@ -31,24 +31,21 @@ MUTABLE_TABLES = frozenset(
 )
 _INITIALISERS = frozenset({"InitializeTable", "InitializeTableV2", "LookupTableImport", "LookupTableImportV2"})
 _FROM_FILE = frozenset({"InitializeTableFromTextFile", "InitializeTableFromTextFileV2"})
+_CHANGES = ("LookupTableInsert", "LookupTableRemove", "LookupTableImport")
 _WHOLE_LINE, _LINE_NUMBER = -2, -1
 
 
-def table_initializers(draft: Draft, needed: set[str]) -> dict[str, list[str]]:
+def table_initializers(draft: Draft, model: Model, needed: set[str]) -> dict[str, list[str]]:
     """Hash table node to the nodes that fill it, for every table in `needed`; FreezeError for a table with none."""
     users = draft.consumers()
     found: dict[str, list[str]] = {}
-    for name in draft.nodes:
-        node = draft.nodes[name]
+    for name, node in list(draft.nodes.items()):
         if name not in needed or node.op not in HASH_TABLES | MUTABLE_TABLES:
             continue
         fillers = [user.name for user, position in users[name] if position == 0 and _fills(draft, user)]
         if node.op in MUTABLE_TABLES:
-            raise FreezeError(
-                f"{name} ({node.op}) is filled while the model runs or from its checkpoint, and a frozen graph has no "
-                "place for that; feed what is looked up in it instead",
-                nodes={name: "a mutable table"},
-            )
+            _refuse_changes(draft, node, users[name], needed)
+            fillers = [_import_saved(draft, model, node)]
         if not fillers:
             raise FreezeError(
                 f"{name} ({node.op}) has no node that fills it; feed the tensors looked up in it",
@@ -56,6 +53,35 @@ def table_initializers(draft: Draft, needed: set[str]) -> dict[str, list[str]]:
             )
         found[name] = fillers[:1]
     return found
+
+
+def _refuse_changes(draft: Draft, table: Any, users: Sequence[tuple[Any, int]], needed: set[str]) -> None:
+    """FreezeError when the fetches also insert into a mutable table or remove from it."""
+    for user, position in users:
+        if user.name in needed and position == 0 and user.op.startswith(_CHANGES):
+            raise FreezeError(
+                f"{user.name} ({user.op}) changes table {table.name} as the model runs; feed what is looked up in it",
+                nodes={user.name: f"changes table {table.name}"},
+            )
+
+
+def _import_saved(draft: Draft, model: Model, table: Any) -> str:
+    """A new node that fills a mutable table with what the checkpoint holds for it; returns its name."""
+    if table.name not in model.tables:
+        raise FreezeError(
+            f"{table.name} ({table.op}) is filled while the model runs, and the checkpoint that was restored holds "
+            "nothing for it; restore one that does, or feed what is looked up in it",
+            nodes={table.name: "a mutable table without content"},
+        )
+    keys, values = model.tables[table.name]
+    name = draft.free_name(f"{table.name}/import")
+    inputs = [add_const(draft, f"{name}/{part}", tensor) for part, tensor in (("keys", keys), ("values", values))]
+    version = "V2" if table.op.endswith("V2") else ""
+    node = NodeDef(name=name, op=f"LookupTableImport{version}", input=[table.name, *inputs])
+    node.attr["Tin"].type, node.attr["Tout"].type = keys.data_type, values.data_type
+    draft.add(node)
+    draft.note(f"{table.name}: {keys.shape[0] if keys.shape else 0} entries of the checkpoint are put into the graph")
+    return name
 
 
 def _fills(draft: Draft, node: Any) -> bool:
@@ -142,7 +168,7 @@ def find_asset(draft: Draft, model: Model, filename_tensor: str, asset_dir: str 
         paths += [os.path.join(folder, base), os.path.join(folder, "assets", base)] if base else []
     paths += [recorded] if recorded and os.path.isabs(recorded) else []
     for path in paths:
-        if os.path.isfile(path):
+        if is_file(path):
             return path
     raise FreezeError(
         f"{user} reads the file {recorded or 'named by ' + filename_tensor}, which is not there; pass asset_dir= with "
@@ -177,8 +203,8 @@ def read_vocabulary(
     Column -2 is the whole line, -1 the line's number. At most `size` lines are taken unless it is -1. FreezeError with
     the line's number when it has too few columns, is no number where one is asked for, or is empty.
     """
-    with open(path, "rb") as file:
-        lines = file.read().split(b"\n")
+    source = open_source(path)
+    lines = source.pread(0, source.size).split(b"\n")
     if lines and not lines[-1]:
         lines.pop()
     lines = [line.removesuffix(b"\r") for line in lines]

@@ -1,0 +1,140 @@
+"""Named tensors from one format to another: checkpoints of both versions, .npz, .safetensors, directories of .npy.
+
+The format of an output is told by its name:
+
+    out.npz, out.safetensors     that format
+    out/                         a directory of .npy files
+    any other name               a checkpoint of that prefix
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from graph_restore.checkpoint.checkpoint import Checkpoint, load_checkpoint
+from graph_restore.checkpoint.install import existing_files, staging
+from graph_restore.checkpoint.npy import write_directory
+from graph_restore.checkpoint.npz import read_npz, write_npz
+from graph_restore.checkpoint.safetensors import read_safetensors, write_safetensors
+from graph_restore.checkpoint.saving import save_checkpoint
+from graph_restore.errors import GraphRestoreError
+from graph_restore.storage.output import Progress
+from graph_restore.tensors import LazyTensor
+
+Tensors = Mapping[str, LazyTensor]
+
+_READERS = {".npz": read_npz, ".safetensors": read_safetensors}
+_WRITERS = {".npz": write_npz, ".safetensors": write_safetensors}
+_FILES = re.compile(r"\.(?:index|meta|data-\d{5}-of-\d{5})$")
+_STRANGERS = {".npy", ".h5", ".hdf5", ".keras", ".pt", ".pth", ".pb", ".pbtxt", ".onnx", ".tflite", ".json", ".csv"}
+
+
+def load_tensors(path: str | os.PathLike[str]) -> Tensors:
+    """The tensors of a .npz or .safetensors file, or of whatever `load_checkpoint` takes; values stay on disk."""
+    name = os.fspath(path)
+    reader = _READERS.get(os.path.splitext(name)[1])
+    if reader is not None and (os.path.isfile(name) or not os.path.isfile(name + ".index")):
+        return reader(name)
+    return load_checkpoint(name)
+
+
+def files_of(path: str | os.PathLike[str], tensors: Tensors) -> list[str]:
+    """The files that `load_tensors` read `tensors` from."""
+    return list(tensors.files) if isinstance(tensors, Checkpoint) else [os.fspath(path)]
+
+
+def output_format(output: str) -> str:
+    """What a name asks for: ".npz", ".safetensors", "directory" or "checkpoint".
+
+    GraphRestoreError for the name of a file inside a checkpoint, or of a format that is not written.
+    """
+    if output.endswith(("/", os.sep)):
+        return "directory"
+    suffix = os.path.splitext(output)[1]
+    if suffix in _WRITERS:
+        return suffix
+    if _FILES.search(output):
+        prefix = _FILES.sub("", output)
+        raise GraphRestoreError(f"{output} is the name of one of a checkpoint's files; give its prefix, {prefix}")
+    if suffix in _STRANGERS:
+        raise GraphRestoreError(
+            f"{output}: no {suffix} files are written; take .npz, .safetensors, a directory (with / at the end), "
+            "or the prefix of a checkpoint"
+        )
+    if os.path.isdir(output):
+        raise GraphRestoreError(f"{output} is a directory; for .npy files in it write {output}/, else give a prefix")
+    return "checkpoint"
+
+
+def write_tensors(
+    tensors: Tensors,
+    output: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    sources: Iterable[str] = (),
+    progress: Progress | None = None,
+    **options: Any,
+) -> str:
+    """Write `tensors` under a name that tells the format; gives the path to load them from.
+
+    `options` are those of `save_checkpoint` and are for checkpoints only (ValueError). `sources`: files that must stay
+    as they are. GraphRestoreError when one of them would be replaced, or when there is an output already and not
+    `overwrite`; UnsupportedFormatError naming all tensors that the format cannot hold.
+    """
+    name = os.fspath(output)
+    kind = output_format(name)
+    _check_free(name, kind, options.get("version", 2), overwrite, list(sources))
+    if kind == "checkpoint":
+        return save_checkpoint(name, tensors, overwrite=overwrite, progress=progress, **options)
+    if options:
+        raise ValueError(f"{', '.join(options)} concern checkpoints only, and {name} is none")
+    if kind == "directory":
+        _fill(name, tensors, progress)
+    else:
+        _WRITERS[kind](tensors, name, progress)
+    return name
+
+
+def convert(source: str | os.PathLike[str], output: str | os.PathLike[str], **options: Any) -> str:
+    """Copy all tensors of `source` to another format; gives the path to load them from.
+
+    `options` and errors are those of `write_tensors`. A checkpoint gets one shard and whole tensors unless told.
+    """
+    tensors = load_tensors(source)
+    return write_tensors(tensors, output, sources=files_of(source, tensors), **options)
+
+
+def _check_free(output: str, kind: str, version: int, overwrite: bool, sources: list[str]) -> None:
+    there = _existing(output, kind, version)
+    kept = {os.path.realpath(path) for path in sources}
+    for path in there:
+        if kind != "directory" and os.path.realpath(path) in kept:
+            raise GraphRestoreError(f"{output} is the source itself, which is never changed; write to another place")
+    if there and not overwrite:
+        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
+        raise GraphRestoreError(f"{there[0]}{more} is there already; pass --force to replace it")
+
+
+def _existing(output: str, kind: str, version: int) -> list[str]:
+    if kind == "checkpoint":
+        return existing_files(output, version)
+    if kind == "directory":
+        return [os.path.join(output, name) for name in sorted(os.listdir(output))] if os.path.isdir(output) else []
+    return [output] if os.path.lexists(output) else []
+
+
+def _fill(directory: str, tensors: Tensors, progress: Progress | None) -> None:
+    """Into a new directory all files at once; into one that is there, file by file."""
+    place = directory.rstrip("/" + os.sep) or directory
+    if os.path.isdir(place):
+        write_directory(tensors, place, progress)
+        return
+    os.makedirs(os.path.dirname(os.path.abspath(place)), exist_ok=True)
+    with staging(place) as stage:
+        whole = os.path.join(stage, "tensors")
+        os.mkdir(whole)
+        write_directory(tensors, whole, progress, fresh=True)
+        os.rename(whole, place)
