@@ -6,8 +6,8 @@ import os
 from collections.abc import Collection
 from typing import Any
 
-from graph_restore.checkpoint import load_checkpoint
-from graph_restore.errors import CheckpointNotFoundError, FormatError, UnsupportedFormatError
+from graph_restore.checkpoint import load_checkpoint, save_checkpoint
+from graph_restore.errors import CheckpointNotFoundError, FormatError, RestoreError, UnsupportedFormatError
 from graph_restore.formats.event_file import read_event_file
 from graph_restore.formats.graph_def import scan
 from graph_restore.formats.meta_graph import from_graph, read_meta_graph
@@ -18,9 +18,11 @@ from graph_restore.formats.session_bundle import META_NAME, find_bundle
 from graph_restore.formats.text import parse_text, print_text
 from graph_restore.graph import Graph
 from graph_restore.model import Model, ModelSource
+from graph_restore.slices import TensorSlice, join
 from graph_restore.storage import files
 from graph_restore.storage.output import AtomicFile, Progress
 from graph_restore.storage.source import BytesSource, Source
+from graph_restore.tensors import LazyTensor
 
 __all__ = ["export", "load", "load_checkpoint"]
 
@@ -66,7 +68,8 @@ def _load_directory(path: str, tags: Collection[str] | None) -> Model:
     if saved_model is not None:
         return _read(files.open_source(saved_model), ModelSource(path, folder=path), tags)
     if bundle is not None:
-        return _read(files.open_source(bundle), ModelSource(path, checkpoint=_checkpoint_beside(bundle), folder=path), tags)
+        origin = ModelSource(path, checkpoint=_checkpoint_beside(bundle), folder=path)
+        return _read(files.open_source(bundle), origin, tags)
     graph, checkpoint = find_graph(path)
     return _read(files.open_source(graph), ModelSource(graph, checkpoint=checkpoint, folder=path), tags)
 
@@ -119,24 +122,60 @@ def own_checkpoint(model: Model) -> str:
 
 
 def export(
-    model: Model, path: str | os.PathLike[str], format: str | None = None, *, progress: Progress | None = None
+    model: Model,
+    path: str | os.PathLike[str],
+    format: str | None = None,
+    *,
+    progress: Progress | None = None,
+    **options: Any,
 ) -> None:
-    """Write a model's graph to `path`, whole or not at all.
+    """Write a model to `path`, whole or not at all.
 
-    `format`: "graph_def" (.pb) or "graph_def_text" (.pbtxt), from the suffix by default. Large constants go from the
-    files they lie in to the new one, their checksums tested on the way; `progress` is called with bytes written.
+    `format`: "graph_def" (.pb) or "graph_def_text" (.pbtxt), from the suffix by default; or "checkpoint": the values of
+    its variables, under their checkpoint keys, at the prefix `path`, with the `options` of `save_checkpoint`. Large
+    values go from the files they lie in to the new ones, their checksums tested on the way; `progress` is called with
+    bytes written.
 
-    Raises UnsupportedFormatError before anything is written when the result would pass protobuf's 2 GiB,
-    CorruptionError when a checksum is wrong; an existing file then stays as it was.
+    Raises UnsupportedFormatError before anything is written when a graph would pass protobuf's 2 GiB, CorruptionError
+    when a checksum is wrong; an existing file then stays as it was.
     """
     path = os.fspath(path)
     if format is None:
         format = "graph_def_text" if path.endswith((".pbtxt", ".prototxt", ".txt")) else "graph_def"
+    if format == "checkpoint":
+        save_checkpoint(path, variable_values(model), progress=progress, **options)
+        return
     if format not in _WRITERS:
-        raise UnsupportedFormatError(
-            "no such output format", path=path, expected=" or ".join(sorted(_WRITERS)), found=format
-        )
+        known = " or ".join(sorted([*_WRITERS, "checkpoint"]))
+        raise UnsupportedFormatError("no such output format", path=path, expected=known, found=format)
+    if options:
+        raise TypeError(f"{format} takes no option {', '.join(options)}")
     _WRITERS[format](model.graph, path, progress)
+
+
+def variable_values(model: Model) -> dict[str, LazyTensor]:
+    """Checkpoint key to value of a restored model's variables, the slices of partitioned ones put together.
+
+    RestoreError that names the variables without a value.
+    """
+    without = [variable.name for variable in model.variables if variable.value is None]
+    if without or not len(model.variables):
+        raise RestoreError(
+            f"{model.source} has {len(without) or 'no'} variables"
+            + (f" without a value: {', '.join(without[:8])}; restore or initialize them first" if without else ""),
+            missing=without,
+        )
+    whole: dict[str, LazyTensor] = {}
+    slices: dict[str, list[tuple[TensorSlice, LazyTensor]]] = {}
+    for variable in model.variables:
+        key, value = variable.checkpoint_key or variable.name, variable.value
+        if variable.slice is not None and value is not None:
+            slices.setdefault(key, []).append((variable.slice, value))
+        elif value is not None:
+            whole[key] = value
+    for key, parts in slices.items():
+        whole[key] = join(key, parts[0][1].data_type, parts[0][0].full_shape, parts)
+    return whole
 
 
 def _write_binary(graph: Graph, path: str, progress: Progress | None) -> None:
