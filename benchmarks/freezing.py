@@ -23,10 +23,10 @@ def commands(model: BenchmarkModel, folder: Path) -> dict[str, Command]:
         f"--output_graph={theirs}", f"--output_node_names={fetches}",
     )  # fmt: skip
     return {
-        COPY: Command(["cp", model.data, str(copied)], copied),
-        SYNCED: Command(["sh", "-c", 'cp "$1" "$2" && sync "$2"', "sh", model.data, str(synced)], synced),
-        OURS: Command(freeze, ours),
-        THEIRS: Command(tool, theirs),
+        COPY: Command(["cp", model.data, str(copied)], copied, model.files),
+        SYNCED: Command(["sh", "-c", 'cp "$1" "$2" && sync "$2"', "sh", model.data, str(synced)], synced, model.files),
+        OURS: Command(freeze, ours, model.files),
+        THEIRS: Command(tool, theirs, model.files),
     }
 
 

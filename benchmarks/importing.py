@@ -1,39 +1,40 @@
-"""What importing graph_restore costs over importing numpy, each in a fresh process."""
+"""What importing graph_restore costs beside importing numpy."""
 
 from __future__ import annotations
 
+import json
 import statistics
 
 from benchmarks.measure import Command, alternate, python
 from benchmarks.report import Report
 
-NUMPY, PACKAGE, VERBS = "numpy", "graph_restore", "graph_restore, its verbs used"
-_STATEMENTS = {
-    NUMPY: "import numpy",
-    PACKAGE: "import numpy, graph_restore",
-    VERBS: "import numpy, graph_restore as gr; gr.load, gr.load_checkpoint, gr.restore, gr.freeze, gr.export",
+STAGES = {
+    "numpy": "import numpy",
+    "graph_restore": "import graph_restore as gr",
+    "its verbs": "gr.load, gr.load_checkpoint, gr.restore, gr.freeze, gr.export",
 }
 _SCRIPT = """
-import sys, time
-start = time.perf_counter()
-{statement}
-print(time.perf_counter() - start)
-assert "tensorflow" not in sys.modules, "TensorFlow was imported"
+import json, sys, time
+spent = {}
+for name, statement in json.loads(sys.argv[1]).items():
+    start = time.perf_counter()
+    exec(statement)
+    spent[name] = time.perf_counter() - start
+assert not {"tensorflow", "ml_dtypes"} & set(sys.modules), "imported without need"
+print(json.dumps(spent))
 """
 
 
 def measure(rounds: int, report: Report) -> float:
-    """Print the times inside the process; seconds that the package with all its verbs takes over numpy."""
-    report.heading(f"Import, median of {rounds} (each process also asserts that TensorFlow was not imported)")
-    commands = {
-        name: Command(python("-c", _SCRIPT.format(statement=statement))) for name, statement in _STATEMENTS.items()
-    }
-    timings = alternate(commands, rounds)
-    inside = {
-        name: [float(sample.output.split()[-1]) for sample in timing.samples] for name, timing in timings.items()
-    }
-    medians = {name: statistics.median(values) for name, values in inside.items()}
-    for name, values in inside.items():
-        over = medians[name] - medians[NUMPY]
-        report.line(f"{name:30}  {medians[name] * 1e3:6.1f} ms  min {min(values) * 1e3:6.1f} ms  {over * 1e3:+6.1f} ms")
-    return medians[VERBS] - medians[NUMPY]
+    """Print the time of each stage of one process after the other; seconds that the package takes beside numpy.
+
+    The stages follow each other in the same process, so that a busy machine slows all of them alike.
+    """
+    report.heading(f"Import, stage after stage in one process, median of {rounds}; TensorFlow is not among the modules")
+    command = Command(python("-c", _SCRIPT, json.dumps(STAGES)))
+    samples = [json.loads(sample.output) for sample in alternate({"import": command}, rounds)["import"].samples]
+    medians = {name: statistics.median(sample[name] for sample in samples) for name in STAGES}
+    for name, seconds in medians.items():
+        best = min(sample[name] for sample in samples)
+        report.line(f"{name:14}  {seconds * 1e3:6.1f} ms  min {best * 1e3:6.1f} ms")
+    return float(sum(medians.values()) - medians["numpy"])

@@ -1,7 +1,8 @@
 """Running a command in a fresh process: wall time, and peak memory as the kernel counted it.
 
-The process that measures must stay small: the kernel lets a child's peak begin at its parent's size, so nothing heavy
-(numpy, TensorFlow) is imported here; what needs them runs in a process of its own.
+The process that measures must stay small: the kernel lets a child's peak begin at its parent's size (the 20 MB that cp
+seems to take are this Python), so nothing heavy (numpy, TensorFlow) is imported here; what needs them runs in a process
+of its own.
 """
 
 from __future__ import annotations
@@ -57,10 +58,11 @@ class Timing:
 
 @dataclass(frozen=True)
 class Command:
-    """A command to measure; `clean` is the file it makes, removed before each run."""
+    """A command to measure; `clean` is a file it makes, removed before each run; `inputs` are read before each run."""
 
     arguments: Sequence[str]
     clean: Path | None = None
+    inputs: Sequence[str] = ()
 
 
 def python(*arguments: str) -> list[str]:
@@ -72,7 +74,7 @@ def run(command: Sequence[str]) -> Sample:
     """Run a command to its end; RuntimeError with what it printed when it fails."""
     with tempfile.TemporaryFile() as output:
         start = time.perf_counter()
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=_environment())
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment())
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -93,7 +95,7 @@ def alternate(
     """
     samples: dict[str, list[Sample]] = {name: [] for name in commands}
     for number in range(rounds + 1):
-        names = list(commands) if number % 2 else list(reversed(commands))
+        names = list(commands) if number % 2 else list(commands)[::-1]
         for name in names:
             sample = _once(commands[name])
             if number:
@@ -106,10 +108,19 @@ def _once(command: Command) -> Sample:
     if command.clean is not None:
         command.clean.unlink(missing_ok=True)
     os.sync()
+    for path in command.inputs:
+        _warm(path)
     return run(command.arguments)
 
 
-def _environment() -> dict[str, str]:
+def _warm(path: str) -> None:
+    """Read a file to its end, so that it is in the page cache: some kernels give back what lay idle for seconds."""
+    with open(path, "rb", buffering=0) as file:
+        while file.read(1 << 20):
+            pass
+
+
+def environment() -> dict[str, str]:
     """That of a user: compiled modules are kept, TensorFlow is quiet and sees no GPU, this checkout can be imported."""
     environment = dict(os.environ)
     environment.pop("PYTHONDONTWRITEBYTECODE", None)

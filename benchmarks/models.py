@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from benchmarks.measure import python, run
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class BenchmarkModel:
         return self.prefix + ".data-00000-of-00001"
 
     @property
+    def files(self) -> tuple[str, ...]:
+        """All of its files."""
+        return (self.meta, self.prefix + ".index", self.data)
+
+    @property
     def data_bytes(self) -> int:
         """The size of the data file."""
         return os.path.getsize(self.data)
@@ -45,8 +51,7 @@ def ensure(name: str, work: Path) -> BenchmarkModel:
     """The model `name` under `work`, made in another process when it is not there yet."""
     directory = work / name
     if not (directory / "model.json").exists():
-        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-        subprocess.run([sys.executable, "-m", "benchmarks.models", name, str(directory)], check=True, env=environment)
+        run(python("-m", "benchmarks.models", name, str(directory)))
     facts = json.loads((directory / "model.json").read_text())
     facts["fetches"] = tuple(facts["fetches"])
     return BenchmarkModel(**facts)

@@ -25,10 +25,8 @@ def measure(model: BenchmarkModel, rounds: int, report: Report) -> None:
     """Time both readers on both tasks, print the tables, and compare what they read."""
     for task, words in _WHAT.items():
         report.heading(f"Checkpoint of {model.data_bytes / 1e6:.1f} MB: {words}; median of {rounds}")
-        timings = alternate(
-            {who: Command(python("-m", "benchmarks.reading", code, task, model.prefix)) for code, who in _WHO.items()},
-            rounds,
-        )
+        commands = {who: python("-m", "benchmarks.reading", code, task, model.prefix) for code, who in _WHO.items()}
+        timings = alternate({who: Command(made, inputs=model.files) for who, made in commands.items()}, rounds)
         report.table(timings, _WHO["theirs"])
         for who, timing in timings.items():
             report.line(f"{who} without its imports: {min(_seconds(timing)):.3f} s")

@@ -115,7 +115,7 @@ class LazyTensor:
         keys = key if isinstance(key, tuple) else (key,)
         first = keys[0] if keys else Ellipsis
         if not self.shape or isinstance(first, bool) or not isinstance(first, int | np.integer | slice):
-            return _as_array(self.read()[key], self.dtype)
+            return np.asarray(self.read()[key], self.dtype)
         if isinstance(first, slice):
             steps = range(self.shape[0])[first]
             low, high = (min(steps), max(steps) + 1) if steps else (0, 0)
@@ -124,7 +124,7 @@ class LazyTensor:
             low = range(self.shape[0])[first]  # an IndexError as arrays give it
             high, inner = low + 1, 0
         within = (inner, *keys[1:])
-        return _as_array(self.rows(low, high)[within], self.dtype)
+        return np.asarray(self.rows(low, high)[within], self.dtype)
 
     def __len__(self) -> int:
         if not self.shape:
@@ -329,15 +329,6 @@ class CastTensor(LazyTensor):
 
     def rows(self, start: int, stop: int) -> np.ndarray[Any, Any]:
         return self.tensor.rows(start, stop).astype(self.dtype)
-
-
-def _as_array(value: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    """What indexing an array gave; a single element, which numpy takes out of its array, as an array again."""
-    if isinstance(value, np.ndarray):
-        return value
-    whole = np.empty((), dtype)
-    whole[()] = value  # numpy would make a type of its own of bytes, one that drops zeros at the end
-    return whole
 
 
 def lazy(name: str, value: Any) -> LazyTensor:

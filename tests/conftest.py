@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from pathlib import Path
 
 import pytest
+from snippets import ROOT
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -17,3 +19,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("tensorflow") is not None:
             item.add_marker(skip)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder with the models in it, to be written to: where the documentation's code and commands run."""
+    (tmp_path / "legacy_models").symlink_to(ROOT / "legacy_models")
+    return tmp_path

@@ -48,6 +48,7 @@ USAGE = {
     "no output": ["freeze", META],
     "unknown option": ["check", META, "--deep"],
     "unknown choice": ["freeze", META, "-o", "x.pb", "--on-update", "later"],
+    "half a new name": ["check", META, "--rename", "tower"],
     "empty name": ["freeze", META, "-o", "x.pb", "--fetches", "a,,b"],
 }
 
@@ -159,6 +160,28 @@ def test_inspect_tells_signatures_and_assets() -> None:
     assert found["checkpoint"]["tensors"] == len(case("saved_model_assets/tf1.4.1-v2").facts["savers"][""]["keys"])
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("model.ckpt", "checkpoint"),
+        ("model.ckpt.index", "checkpoint"),
+        ("model.ckpt.data-00000-of-00001", "checkpoint"),
+        ("checkpoint", "checkpoint"),
+        ("model.ckpt.meta", "model"),
+        ("", "model"),
+    ],
+)
+def test_a_prefix_means_the_checkpoint_and_a_directory_the_model(name: str, kind: str) -> None:
+    assert call_json("inspect", str(CORPUS / "linear" / "tf1.15.5-v2" / name))["kind"] == kind
+
+
+def test_a_directory_without_a_graph_means_its_checkpoint(tmp_path: Path) -> None:
+    for name in ("model.ckpt.index", "model.ckpt.data-00000-of-00001"):
+        shutil.copy(CORPUS / "linear" / "tf1.15.5-v2" / name, tmp_path)
+    found = call_json("inspect", str(tmp_path))
+    assert (found["kind"], found["shards"], found["bytes"]) == ("checkpoint", 1, 4 * 3 * 4 + 3 * 4)
+
+
 def test_inspect_takes_tags() -> None:
     folder = str(CORPUS / "saved_model_two_tags" / "tf1.4.1-v2" / "saved_model")
     assert [tensor["name"] for tensor in call_json("inspect", folder, "--tags", "gpu,serve")["outputs"]] == [
@@ -211,6 +234,16 @@ def test_check_tells_what_does_not_fit(tag: str, strict: bool, status: int, word
     assert words in result.stdout
     as_json = json.loads(call("check", str(stranger.meta), stranger.other_prefixes[tag], "--json").stdout)
     assert as_json["fits"] is (status == 0 or strict)
+
+
+@pytest.mark.parametrize(
+    "rename", [["auto"], ["tower/=", "--strict"], ["tower/w=w", "--rename", "tower/b=b", "--strict"]]
+)
+def test_check_with_other_names(rename: list[str]) -> None:
+    stranger = case("mismatch/tf1.4.1-v2")
+    result = call("check", str(stranger.meta), stranger.other_prefixes["renamed"], "--rename", *rename)
+    assert result.exit_code == 0
+    assert "2 of 2 variables fit" in result.stdout
 
 
 @pytest.mark.parametrize("case", WITH_META, ids=lambda case: case.id)
@@ -283,6 +316,16 @@ def test_moving_averages_are_taken_on_request(tmp_path: Path) -> None:
     )
     assert result.exit_code == 0, result.stderr
     assert "takes its moving average" in result.stderr
+
+
+def test_first_values_on_request(tmp_path: Path) -> None:
+    model, output = case("metrics_local/tf1.15.5-v2"), tmp_path / "frozen.pb"
+    arguments = ["freeze", str(model.meta), "--fetches", "accuracy_now", "-o", str(output)]
+    refused = call(*arguments)
+    assert refused.exit_code == 1 and "accuracy/total" in refused.stderr
+    assert call(*arguments, "--initialize").exit_code == 0
+    total = gr.load(output).graph.constant("accuracy/total")
+    assert total is not None and total.tolist() == 0  # the oracle's session had run its initializer
 
 
 def test_updates_are_refused_unless_told(tmp_path: Path) -> None:

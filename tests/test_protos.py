@@ -227,11 +227,23 @@ def run_python(script: str) -> None:
 
 # Against TensorFlow
 
-TENSORFLOW_MODULES = """
-    framework.graph_debug_info framework.graph framework.variable protobuf.control_flow protobuf.meta_graph
-    protobuf.queue_runner protobuf.saved_model protobuf.saved_object_graph protobuf.saver protobuf.struct
-    protobuf.tensor_bundle protobuf.trackable_object_graph util.event util.memmapped_file_system util.saved_tensor_slice
-""".split()
+TENSORFLOW_MODULES = [
+    "framework.graph_debug_info",
+    "framework.graph",
+    "framework.variable",
+    "protobuf.control_flow",
+    "protobuf.meta_graph",
+    "protobuf.queue_runner",
+    "protobuf.saved_model",
+    "protobuf.saved_object_graph",
+    "protobuf.saver",
+    "protobuf.struct",
+    "protobuf.tensor_bundle",
+    "protobuf.trackable_object_graph",
+    "util.event",
+    "util.memmapped_file_system",
+    "util.saved_tensor_slice",
+]
 
 # Where we differ on purpose, with the reason in the .proto file. None: TensorFlow has no such message.
 EXTRA_FIELDS = {"tensorflow.FunctionDef": {"node"}}

@@ -2,45 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from snippets import ROOT, dead_links, run, run_command, snippets
 
-ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = [(match[1], match[2]) for match in re.finditer(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)]
-PYTHON = [text for language, text in BLOCKS if language == "python"]
-MODULES = {"graph-restore": "graph_restore", "freeze_graph": "graph_restore.freeze_graph"}
-
-
-def sessions() -> list[tuple[str, list[str]]]:
-    """(command, lines shown after it) of every console block."""
-    found: list[tuple[str, list[str]]] = []
-    for line in "".join(text for language, text in BLOCKS if language == "console").splitlines():
-        if line.startswith("$ "):
-            found.append((line[2:], []))
-        else:
-            found[-1][1].append(line)
-    return found
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A folder with the models of the README in it, to be written to."""
-    (tmp_path / "legacy_models").symlink_to(ROOT / "legacy_models")
-    return tmp_path
-
-
-def run(arguments: list[str], place: Path) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=place, env=environment)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+PYTHON = [snippet.text for snippet in snippets("README.md", "python")]
+COMMANDS = [pair for snippet in snippets("README.md", "console") for pair in snippet.commands()]
 
 
 def test_set_up_is_two_commands_of_one_line() -> None:
@@ -64,20 +34,14 @@ def test_python_with_tensorflow(place: Path) -> None:
     assert (place / "continued" / "model.ckpt.index").exists()
 
 
-@pytest.mark.parametrize(("command", "shown"), sessions(), ids=[command.split()[1] for command, _ in sessions()])
+@pytest.mark.parametrize(("command", "shown"), COMMANDS, ids=[command.split()[1] for command, _ in COMMANDS])
 def test_commands_print_what_is_shown(command: str, shown: list[str], place: Path) -> None:
-    program, *arguments = shlex.split(command)
-    printed = run(["-m", MODULES[program], *arguments], place).splitlines()
-    if shown[-1] == "...":
-        shown, printed = shown[:-1], printed[: len(shown) - 1]
-    assert printed == shown
+    run_command(command, shown, place)
 
 
 def test_links_lead_somewhere() -> None:
-    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/design.md"):
-        path = ROOT / name
-        for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
-            assert target.startswith("https://") or (path.parent / target).exists(), f"{name}: {target}"
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+        assert dead_links(name) == []
 
 
 @pytest.mark.tensorflow

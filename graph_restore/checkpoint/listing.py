@@ -45,8 +45,13 @@ def is_table(path: str) -> bool:
         return False
 
 
-def shard_sets(prefix: str) -> dict[int, dict[int, str]]:
-    """The V1 shards of `prefix`: by the count in their names, number to path."""
+def shard_sets(prefix: str, count: int | None = None) -> dict[int, dict[int, str]]:
+    """The V1 shards of `prefix`: by the count in their names, number to path.
+
+    In a store, which may be unable to list its files, those of `count` shards are found by name when it is given.
+    """
+    if count is not None and not files.is_local(prefix):
+        return _numbered(prefix, count)
     directory, base = os.path.split(prefix)
     sets: dict[int, dict[int, str]] = {}
     for name in file_names(directory):
@@ -56,8 +61,8 @@ def shard_sets(prefix: str) -> dict[int, dict[int, str]]:
     return sets
 
 
-def numbered_shards(prefix: str, count: int) -> dict[int, dict[int, str]]:
-    """The same for a count that is known, without a list of the directory, which stores may not give."""
+def _numbered(prefix: str, count: int) -> dict[int, dict[int, str]]:
+    """The shards of that count, found by their names."""
     paths = {number: f"{prefix}-{number:05d}-of-{count:05d}" for number in range(count)}
     if count == 0 or not files.is_file(paths[0]):
         return {}

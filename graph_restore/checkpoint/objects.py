@@ -52,7 +52,7 @@ class ObjectGraph:
     def _by_path(self, name: str) -> str | None:
         path, found, attribute = name.partition(_ATTRIBUTES)
         node = self._at(path)
-        attributes = node.attributes if node is not None else ()
+        attributes = node.attributes if node is not None else []
         keys = [item.checkpoint_key for item in attributes if item.name == (attribute if found else VALUE)]
         if not keys and not found and len(attributes) == 1:
             keys = [attributes[0].checkpoint_key]
@@ -68,7 +68,7 @@ class ObjectGraph:
         return [child.local_name for child in node.children] if node is not None else []
 
     def paths(self) -> Iterator[tuple[str, str]]:
-        """(shortest path, key) of every tensor, objects nearer the root first, slots last; parts are escaped as in keys.
+        """(shortest path, key) of every tensor, those nearer the root first, slots last; parts are escaped as in keys.
 
         A slot that an optimizer keeps has a path of the form `<variable>/.OPTIMIZER_SLOT/<optimizer>/<slot>`.
         """

@@ -11,7 +11,13 @@ import os
 import re
 from dataclasses import dataclass, replace
 
-from graph_restore.checkpoint.listing import file_names, is_pattern, is_table, list_checkpoints, numbered_shards, shard_sets
+from graph_restore.checkpoint.listing import (
+    file_names,
+    is_pattern,
+    is_table,
+    list_checkpoints,
+    shard_sets,
+)
 from graph_restore.checkpoint.sniff import describe_file
 from graph_restore.checkpoint.state import STATE_NAME, is_state_file, places, read_state
 from graph_restore.errors import CheckpointNotFoundError, FormatError, near_names
@@ -115,8 +121,9 @@ def _newest(directory: str, trouble: str) -> CheckpointFiles:
 
 
 def _exists(prefix: str) -> bool:
-    base = prefix[: -len("-?????-of-00001")] if is_pattern(prefix) else prefix
-    return files.is_file(prefix + ".index") or files.is_file(prefix) or bool(base and shard_sets(base))
+    pattern = is_pattern(prefix)
+    base, count = (prefix[: -len("-?????-of-00001")], int(prefix[-5:])) if pattern else (prefix, None)
+    return files.is_file(prefix + ".index") or files.is_file(prefix) or bool(base and shard_sets(base, count))
 
 
 def _at_prefix(prefix: str, given: str) -> CheckpointFiles:
@@ -127,12 +134,9 @@ def _at_prefix(prefix: str, given: str) -> CheckpointFiles:
         return _v1_file(prefix)
     pattern = is_pattern(prefix)
     base = prefix[: -len("-?????-of-00001")] if pattern else prefix
-    if pattern and not files.is_local(base):
-        sets = numbered_shards(base, int(prefix[-5:]))
-    elif pattern:
-        sets = {count: shards for count, shards in shard_sets(base).items() if count == int(prefix[-5:])}
-    else:
-        sets = shard_sets(base)
+    sets = shard_sets(base, int(prefix[-5:]) if pattern else None)
+    if pattern:
+        sets = {count: shards for count, shards in sets.items() if count == int(prefix[-5:])}
     if sets:
         return _v1_shards(base, sets)
     raise CheckpointNotFoundError(_not_found_text(prefix, given))
@@ -169,10 +173,10 @@ def _v1_shards(base: str, sets: dict[int, dict[int, str]]) -> CheckpointFiles:
             f"copy them beside the others ({_shown(list(shards.values()))})"
         )
     chosen = max(complete, key=lambda count: files.modified(sets[count][0]))
-    files = tuple(sets[chosen][number] for number in range(chosen))
-    for path in files:
+    paths = tuple(sets[chosen][number] for number in range(chosen))
+    for path in paths:
         _check_table(path)
-    found = CheckpointFiles(files[0] if chosen == 1 else f"{base}-?????-of-{chosen:05d}", 1, files)
+    found = CheckpointFiles(paths[0] if chosen == 1 else f"{base}-?????-of-{chosen:05d}", 1, paths)
     if len(sets) > 1:
         return found.noted(f"{base} has sets of {sorted(sets)} shards; took the newest complete one, of {chosen}")
     return found
@@ -192,8 +196,7 @@ def _not_found_text(prefix: str, given: str) -> str:
         text += f", {prefix} (V1)"
     text += f" and {prefix if is_pattern(prefix) else prefix + '-?????-of-?????'} (V1 shards)"
     if not files.can_list(directory):
-        return f"{text}; what lies beside it cannot be listed here: give the path whole, of several V1 shards with " \
-            "their number, as in p-?????-of-00002"
+        return f"{text}; the server cannot list what is there: give several V1 shards as {prefix}-?????-of-00002"
     if not files.is_directory(os.path.join(directory or ".", "")):
         return f"{text}; there is no directory {directory}"
     names = file_names(directory)

@@ -9,7 +9,7 @@ from graph_restore.storage.files import read_start
 _STARTS = (
     (b"version https://git-lfs.github.com/spec/", "a Git LFS pointer; run `git lfs pull` to get the file itself"),
     (b"\x1f\x8b", "a gzip archive; unpack it first"),
-    (b"PK\x03\x04", "a zip archive (perhaps a .keras or PyTorch file); unpack it first"),
+    (b"PK\x03\x04", "a zip archive (a .keras or PyTorch file?); unpack it, or add the name inside: a.zip/model.ckpt"),
     (b"BZh", "a bzip2 archive; unpack it first"),
     (b"\xfd7zXZ\x00", "an xz archive; unpack it first"),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras saves weights; it is no TensorFlow checkpoint"),
@@ -30,7 +30,7 @@ def describe_file(path: str) -> str | None:
     if _HTML.match(start):
         return "an HTML page, left by a download that failed; download the file itself"
     if start[_TAR[0] :].startswith(_TAR[1]):
-        return "a tar archive; unpack it first"
+        return "a tar archive; unpack it, or add the name inside: a.tar/model.ckpt"
     if re.match(rb"\s*model_checkpoint_path\s*:", start):
         return "a `checkpoint` state file"
     if len(start) < 32 and start.rstrip().isdigit():

@@ -182,11 +182,11 @@ def _info(path: str) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError) as error:
         # over HTTP whatever went wrong looks like this, and only the cause tells
         cause = error.__cause__
-        status = getattr(cause, "status", 404)
+        status = getattr(cause, "status", None)
         if status in (401, 403):
             raise PermissionError(errno.EACCES, f"the server answers {status}", path) from error
-        if status not in (404, 410) or (isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError)):
-            raise _failed(path, cause or error) from error
+        if cause is not None and not isinstance(cause, FileNotFoundError) and status not in (404, 410):
+            raise _failed(path, cause) from error
         raise FileNotFoundError(errno.ENOENT, "no such file", path) from error
     except PermissionError:
         raise

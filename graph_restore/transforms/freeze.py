@@ -143,7 +143,9 @@ def _freeze_variables(
 def _stays_reference(draft: Draft, node: Any) -> bool:
     """Whether an op that passes references on passes one that is no variable's: old stacks and tables are references
     as well."""
-    while node.op in {*_PLAIN, *_PLAIN.values()}:  # some may be turned already
+    seen = set()
+    while node.op in {*_PLAIN, *_PLAIN.values()} and node.name not in seen:  # some may be turned already
+        seen.add(node.name)
         node = draft.nodes[node_of(node.input[0])]
     try:
         return draft.graph.ops.output_types(node)[0] > REF_OFFSET

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from graph_restore.tensors import LazyTensor
 from graph_restore.variables import Variable, shapes_agree
 
 _CANDIDATES = 20
+_SAMPLE = 200  # missing names that are looked at for candidates; a systematic change shows in any of them
 
 
 @dataclass(frozen=True)
 class Guess:
     """A change of names: `old` at the start of a key becomes `new`.
 
-    `matched` of `wanted` missing names get a tensor; `certain` when all do and no other change does as well.
+    `matched` of `wanted` missing names get a tensor; `certain` when all do and no other change does as well. `kept`:
+    keys that start with `old` and must stay as they are, since they fit already or would clash with one that does.
     """
 
     old: str
@@ -30,11 +32,14 @@ class Guess:
     wanted: int
     certain: bool
     slots_aside: bool = False
+    kept: tuple[str, ...] = ()
 
     @property
     def rename(self) -> list[tuple[str, str]]:
         """The guess as `restore` takes it."""
-        return [("^" + re.escape(self.old), self.new)]
+        rest = "|".join(re.escape(key.removeprefix(self.old)) for key in self.kept)
+        guard = f"(?!(?:{rest})$)" if self.kept else ""
+        return [("^" + re.escape(self.old) + guard, self.new.replace("\\", r"\\"))]
 
     def __str__(self) -> str:
         how = (
@@ -50,28 +55,54 @@ class Guess:
         return f"{share} missing names{aside} match after {how}: pass rename={self.rename!r}{advice}"
 
 
-def guess_rename(missing: Mapping[str, Variable], unused: Mapping[str, LazyTensor]) -> Guess | None:
+def guess_rename(
+    missing: Mapping[str, Variable], unused: Mapping[str, LazyTensor], taken: Collection[str] = ()
+) -> Guess | None:
     """The change of names that gives most of the missing keys a tensor; None when none gives any.
 
-    `missing`: key looked for to variable. Slots count only when nothing else is missing.
+    `missing`: key looked for to variable. `taken`: the keys that variables have taken already. Slots count only when
+    nothing else is missing.
     """
     wanted = {key: variable for key, variable in missing.items() if not variable.is_slot} or dict(missing)
-    changes = Counter(change for key, variable in wanted.items() for change in _changes(key, variable, unused))
+    endings = _by_ending(unused)
+    sample = list(wanted.items())[:: -(-len(wanted) // _SAMPLE)]
+    changes = Counter(change for key, variable in sample for change in _changes(key, variable, endings))
     scored = [(_matches(change, wanted, unused), change) for change, _ in changes.most_common(_CANDIDATES)]
     scored = sorted((pair for pair in scored if pair[0]), key=lambda pair: (-pair[0], len(pair[1][0])))
     if not scored:
         return None
     (matched, (old, new)), rivals = scored[0], [pair for pair in scored[1:] if pair[0] == scored[0][0]]
     certain = matched == len(wanted) and not rivals
-    return Guess(old, new, matched, len(wanted), certain, len(wanted) < len(missing))
+    kept = _kept(old, new, taken, unused)
+    return Guess(old, new, matched, len(wanted), certain, len(wanted) < len(missing), kept)
 
 
-def _changes(key: str, variable: Variable, unused: Mapping[str, LazyTensor]) -> Iterator[tuple[str, str]]:
+def _kept(old: str, new: str, taken: Collection[str], unused: Mapping[str, LazyTensor]) -> tuple[str, ...]:
+    """The keys under `old` that are taken, and those that would get the name of a key that stays."""
+    kept = {key for key in taken if key.startswith(old)}
+    staying = kept | {key for key in (*taken, *unused) if not key.startswith(old)}
+    while clash := {key for key in unused if key not in staying and new + key[len(old) :] in staying}:
+        kept |= clash
+        staying |= clash
+    return tuple(sorted(kept))
+
+
+def _by_ending(unused: Mapping[str, LazyTensor]) -> dict[str, list[tuple[list[str], LazyTensor]]]:
+    """Last part of a key to (parts, tensor) of the keys that end so."""
+    endings: dict[str, list[tuple[list[str], LazyTensor]]] = {}
+    for key, tensor in unused.items():
+        parts = key.split("/")
+        endings.setdefault(parts[-1], []).append((parts, tensor))
+    return endings
+
+
+def _changes(
+    key: str, variable: Variable, endings: Mapping[str, list[tuple[list[str], LazyTensor]]]
+) -> Iterator[tuple[str, str]]:
     """(old prefix, new prefix) for every unused key with the same last part and an agreeing shape."""
     parts = key.split("/")
-    for other, tensor in unused.items():
-        others = other.split("/")
-        if others[-1] == parts[-1] and _fits(variable, tensor):
+    for others, tensor in endings.get(parts[-1], ()):
+        if _fits(variable, tensor):
             common = 1
             while common < min(len(parts), len(others)) and parts[-common - 1] == others[-common - 1]:
                 common += 1

@@ -107,7 +107,7 @@ class _InitialValues:
         if node.op in _PASSING:
             return self._tensor(inputs[0])
         if node.op == "Merge":
-            return self._initialized_value(node, inputs)
+            return self.of(self._variables[self._initialized_value(node)])
         if node.op in _FROM_SHAPE:
             return _FROM_SHAPE[node.op](node, self._tensor(inputs[0]))
         if node.op == "Fill":
@@ -120,17 +120,22 @@ class _InitialValues:
             raise _NotConstant(f"{name} is too large to compute with")
         return tensor.read()
 
-    def _initialized_value(self, node: Any, inputs: list[str]) -> LazyTensor:
-        """`initialized_value()`: a cond on whether a variable is initialised gives that variable's value."""
-        for item in inputs:
+    def _initialized_value(self, node: Any) -> str:
+        """The variable whose value a cond gives if the variable is initialised, as `initialized_value()` does.
+
+        Newer releases rewrite such conds for moving averages, and then the branch taken holds another one.
+        """
+        for item in node.input:
             switch, index = self._behind(item, ("Identity", "ReadVariableOp"))
             if switch is None or switch.op not in ("Switch", "RefSwitch") or index != 1:
                 continue  # output 1 is the one taken when the test holds
             test, _ = self._behind(switch.input[1], ("Identity",))
-            read = variable_of(self._graph, switch.input[0])
+            inner, _ = self._behind(switch.input[0], ("Identity",))
+            nested = inner is not None and inner.op == "Merge"
+            read = self._initialized_value(inner) if nested else variable_of(self._graph, switch.input[0])
             tested = test is not None and test.op in INITIALISED_TESTS and variable_of(self._graph, test.input[0])
             if read is not None and read == tested:
-                return self.of(self._variables[read])
+                return read
         raise _NotConstant(f"{node.name} depends on a cond")
 
     def _behind(self, name: str, passing: tuple[str, ...]) -> tuple[Any, int]:
@@ -188,7 +193,7 @@ def _like(number: int) -> Callable[[Any, LazyTensor], LazyTensor]:
 
 
 def _shape(node: Any, tensor: LazyTensor) -> LazyTensor:
-    is_long = node.attr["out_type"].type == DataType.DT_INT64
+    is_long = "out_type" in node.attr and node.attr["out_type"].type == DataType.DT_INT64
     return lazy(node.name, np.array(tensor.shape, np.int64 if is_long else np.int32))
 
 
@@ -214,7 +219,7 @@ _OPS: dict[str, Callable[..., Array]] = {
     "Cast": _cast,
     "Reshape": lambda node, value, shape: value.reshape(shape),
     "ExpandDims": lambda node, value, axis: np.expand_dims(value, int(axis)),
-    "Pack": lambda node, *values: np.stack(values, node.attr["axis"].i),
+    "Pack": lambda node, *values: np.stack(values, node.attr["axis"].i if "axis" in node.attr else 0),
     "ConcatV2": lambda node, *values: np.concatenate(values[:-1], int(values[-1])),
     "Range": _range,
     "Transpose": lambda node, value, order: value.transpose(order),

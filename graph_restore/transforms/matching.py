@@ -55,7 +55,7 @@ class Finder:
         for saver in savers:
             for entry in saver.entries:
                 self._others.setdefault(entry.variable, []).append(entry)
-        self._prefix = self._import_prefix(variables)
+        self.import_prefix = self._imported_under(variables)
 
     def find(self, variable: Variable) -> tuple[Variable, str | None]:
         """The variable with the key (and slice) under which the checkpoint has it, and the key's original name."""
@@ -90,10 +90,10 @@ class Finder:
             yield *self._parts[variable.name], "name"
         for entry in self._others.get(variable.name, ()):
             yield entry.key, entry.slice, entry.authority
-        if self._prefix:
-            yield variable.name.removeprefix(self._prefix), None, "name without the import prefix"
+        if self.import_prefix:
+            yield variable.name.removeprefix(self.import_prefix), None, "name without the import prefix"
 
-    def _import_prefix(self, variables: list[Variable]) -> str:
+    def _imported_under(self, variables: list[Variable]) -> str:
         """The first scope, when every variable has it, none is found with it and all are without it."""
         scopes = {variable.name.partition("/")[0] + "/" for variable in variables if "/" in variable.name}
         if len(scopes) != 1 or not all("/" in variable.name for variable in variables) or self._others:

@@ -61,13 +61,15 @@ def restore(
         raise ValueError(f"on_mismatch is 'error' or 'skip', not {on_mismatch!r}")
     tensors, name, notes = _tensors(model, checkpoint)
     if rename == "auto":
-        rename, guessed = _guessed(model, tensors)
+        rename, guessed = _guessed(model, tensors, include, exclude)
         notes = [*notes, guessed]
     renamed = renamer(rename)(tensors)
     saver, choice = choose_saver(model, renamed)
     variables = with_saver(model.variables, saver)
     finder = Finder(renamed, variables, model.savers)
     chosen, left_out = selector(include, default=True), selector(exclude, default=False)
+    if finder.import_prefix:
+        choice = [*choice, f"the graph has no saver; names are looked for without their scope {finder.import_prefix}"]
     report = _Report(name, [*notes, *choice], cast)
     for variable in variables:
         if not chosen(variable) or left_out(variable):
@@ -79,9 +81,9 @@ def restore(
     return report.finish(model, tensors, strict, on_mismatch)
 
 
-def _guessed(model: Model, tensors: Tensors) -> tuple[Rename, str]:
+def _guessed(model: Model, tensors: Tensors, include: Selection, exclude: Selection) -> tuple[Rename, str]:
     """The rename that makes everything fit, when there is just one; RestoreError when it is not certain."""
-    report = restore(model, tensors, on_mismatch="skip").restoration
+    report = restore(model, tensors, include=include, exclude=exclude, on_mismatch="skip").restoration
     assert report is not None
     if not report.missing:
         return None, "rename='auto' changed nothing: no name is missing"
@@ -175,19 +177,19 @@ class _Report:
             self._mismatched,
             self._details,
             tuple(self._notes),
-            self._guess({key: tensors[key] for key in unused}),
+            self._guess({key: tensors[key] for key in unused}, [key for key in tensors if key in taken]),
         )
         return replace(model, variables=Variables(self._variables), restoration=report, tables=tables)
 
-    def _guess(self, unused: Tensors) -> Guess | None:
+    def _guess(self, unused: Tensors, taken: list[str]) -> Guess | None:
         missing = {self._missing[one.name]: one for one in self._variables if one.name in self._missing}
-        return guess_rename(missing, unused) if missing and unused else None
+        return guess_rename(missing, unused, taken) if missing and unused else None
 
     def _with_value(self, variable: Variable, tensor: LazyTensor) -> Variable:
         box = variable.slice
         if box is not None and box.full_shape != tensor.shape:
             self._disagree(variable, tensor, f"is slice {box} of another shape")
-            return replace(variable, value=None)
+            return variable
         part = cut(tensor, box) if box is not None else tensor
         if not shapes_agree(variable.shape, part.shape):
             self._disagree(variable, part, "has another shape")
@@ -224,7 +226,8 @@ class _Report:
 
 def _cast_note(tensor: LazyTensor, variable: Variable) -> str:
     safe = np.can_cast(tensor.dtype, variable.dtype, "safe")
-    loss = "" if safe else "; precision or range may be lost"
+    inexact = tensor.dtype.kind in "iu" and tensor.dtype.itemsize == 8 and variable.dtype.kind in "fc"
+    loss = "" if safe and not inexact else "; precision or range may be lost"
     return f"{variable.name} is cast from {type_name(tensor.data_type)} to {type_name(variable.data_type)}{loss}"
 
 

@@ -19,6 +19,7 @@ from graph_restore.model import Model
 from graph_restore.names import node_of, parse_tensor_name, tensor_name
 from graph_restore.protos import NodeDef, TensorProto
 from graph_restore.savers import RESTORE_OPS
+from graph_restore.storage.files import is_file, open_source
 from graph_restore.tensor_proto import encode_head
 from graph_restore.tensors import LazyTensor, lazy
 from graph_restore.transforms.draft import Draft, control_inputs

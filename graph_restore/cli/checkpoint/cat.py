@@ -70,7 +70,9 @@ def _described(tensor: Any) -> str:
 def _text(name: str, tensor: Any) -> str:
     import numpy as np
 
-    values = np.array2string(tensor.read(), threshold=_PRINTED_WHOLE, max_line_width=100, separator=", ")
+    values = np.array2string(
+        tensor.read(), threshold=_PRINTED_WHOLE, max_line_width=100, separator=", ", floatmode="unique"
+    )
     return f"{name} {_described(tensor)}\n{values}"
 
 

@@ -1,0 +1,109 @@
+"""Variables that function bodies read: SavedModels of today's TensorFlow, frozen, against its own run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from corpus import case
+
+import graph_restore as gr
+
+pytestmark = pytest.mark.tensorflow
+Arrays = dict[str, Any]
+RANDOM = np.random.RandomState(7)
+
+
+def _control_flow(folder: str) -> Arrays:
+    import tensorflow as tf
+
+    class Net(tf.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            self.table = tf.Variable(RANDOM.randn(5, 3).astype("f"), name="table")
+            self.weights = tf.Variable(RANDOM.randn(3, 3).astype("f"))
+            self.bias = tf.Variable(RANDOM.randn(3).astype("f"))  # two variables named "Variable"
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.bool)])
+        def call(self, ids: Any, swap: Any) -> Any:
+            rows = tf.nn.embedding_lookup(self.table, ids)
+            rows = tf.cond(swap, lambda: tf.matmul(rows, self.weights), lambda: rows + self.bias)
+            step = lambda i, h: (i + 1, tf.tanh(tf.matmul(h, self.weights) + self.bias))  # noqa: E731
+            _, rows = tf.while_loop(lambda i, h: i < 3, step, [tf.constant(0), rows])
+            rows = tf.switch_case(ids[0], [lambda: rows, lambda: rows * self.bias])
+            return {"rows": rows, "size": tf.shape(self.table)}
+
+    net = Net()
+    tf.saved_model.save(net, folder, signatures=net.call)
+    return {"ids": np.array([1, 4], np.int32), "swap": np.array(True)}
+
+
+def _keras_lstm(folder: str) -> Arrays:
+    import keras
+
+    layers = [keras.layers.Input([7, 3], name="x"), keras.layers.LSTM(5, return_sequences=True), keras.layers.GRU(4)]
+    model = keras.Sequential([*layers, keras.layers.BatchNormalization(), keras.layers.Dense(2)])
+    model.export(folder, verbose=False)
+    return {model.inputs[0].name: RANDOM.randn(4, 7, 3).astype("f")}
+
+
+@pytest.mark.parametrize("write", [_control_flow, _keras_lstm], ids=["control flow", "keras lstm"])
+def test_frozen_saved_model_computes_the_same(write: Callable[[str], Arrays], tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    feeds = write(str(tmp_path))
+    signature = tf.saved_model.load(str(tmp_path)).signatures["serving_default"]
+    expected = {key: value.numpy() for key, value in signature(**{k: tf.constant(v) for k, v in feeds.items()}).items()}
+    frozen = gr.freeze(gr.restore(gr.load(tmp_path)))
+    names = frozen.signatures["serving_default"]
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        tf.import_graph_def(frozen.graph.materialize(), name="")
+        fetches = {key: info.name for key, info in names.outputs.items()}
+        found = session.run(fetches, {names.inputs[key].name: value for key, value in feeds.items()})
+    assert set(found) == set(expected)
+    for key, value in expected.items():
+        np.testing.assert_array_equal(found[key], value)
+
+
+def test_a_function_that_updates_its_variable_is_refused(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    class Counter(tf.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            self.count = tf.Variable(1.0, name="count")
+
+        @tf.function(input_signature=[tf.TensorSpec([], tf.float32)])
+        def call(self, x: Any) -> Any:
+            return {"y": x + self.count.assign_add(1.0)}
+
+    counter = Counter()
+    tf.saved_model.save(counter, str(tmp_path), signatures=counter.call)
+    restored = gr.restore(gr.load(tmp_path))
+    with pytest.raises(gr.FreezeError, match="AssignAddVariableOp"):
+        gr.freeze(restored)
+
+
+@pytest.mark.parametrize(
+    "name", ["control_flow_v2/tf1.15.5-v2", "mutable_table/tf0.12.1-v1", "mutable_table/tf1.15.5-v2"]
+)
+def test_corpus_models_compute_what_they_did(name: str) -> None:
+    import tensorflow as tf
+
+    one = case(name)
+    restored = gr.restore(gr.load(one.graph_pb), one.prefix)
+    for run in one.oracle["runs"]:
+        with pytest.warns(gr.GraphRestoreWarning) if "table" in name else _quiet():
+            frozen = gr.freeze(restored, list(run["outputs"]), list(run["feeds"]))
+        with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+            tf.import_graph_def(frozen.graph.materialize(), name="")
+            found = session.run(list(run["outputs"]), run["feeds"])
+        for value, expected in zip(found, run["outputs"].values()):
+            np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6)
+
+
+def _quiet() -> Any:
+    from contextlib import nullcontext
+
+    return nullcontext()

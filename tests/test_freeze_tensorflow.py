@@ -1,0 +1,347 @@
+"""Frozen graphs in today's TensorFlow: those in legacy_models/ against the answers of the TensorFlow that made them,
+and small graphs with every kind of read and update against a session that ran them unfrozen."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from corpus import Case, case, cases
+
+import graph_restore as gr
+
+pytestmark = [pytest.mark.tensorflow, pytest.mark.filterwarnings("ignore::graph_restore.GraphRestoreWarning")]
+REFUSED = {"metrics_local", "update_in_while", "update_unordered"}
+FREEZABLE = [
+    pytest.param(one, path, id=f"{one.id}-{path.suffix}")
+    for one in cases()
+    if one.model not in REFUSED
+    for path in (one.graph_pb, one.meta)
+    if path
+]
+
+
+def _run(graph_def: Any, fetches: list[str], feeds: dict[str, Any], init_op: str | None = None) -> list[Any]:
+    import tensorflow.compat.v1 as tf
+
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(tf.GraphDef.FromString(graph_def.SerializeToString()), name="")
+        with tf.Session(graph=graph) as session:
+            if init_op is not None:
+                session.run(init_op)
+            return list(session.run(fetches, feeds))
+
+
+def _expect_close(found: Any, expected: np.ndarray[Any, Any]) -> None:
+    found = np.asarray(found, object if expected.dtype == object else None)
+    assert found.dtype == expected.dtype and found.shape == expected.shape
+    if expected.dtype.kind in "fc":
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)  # other kernels add in another order
+    else:
+        assert found.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(("one", "path"), FREEZABLE)
+def test_answers_of_the_tensorflow_that_made_it(one: Case, path: Path) -> None:
+    restored = gr.restore(gr.load(path), one.prefix)
+    for run in one.oracle["runs"]:
+        frozen = gr.freeze(restored, list(run["outputs"]), list(run["feeds"]))
+        found = _run(frozen.graph.materialize(), list(run["outputs"]), run["feeds"])
+        for value, expected in zip(found, run["outputs"].values()):
+            _expect_close(value, expected)
+
+
+CONTAINERS = [
+    pytest.param(one, folder, id=f"{one.id}-{folder}")
+    for one in cases()
+    for fact in ("saved_model", "session_bundle")
+    if fact in one.facts and one.model != "saved_model_two_tags"
+    for folder in [one.facts[fact]["path"]]
+]
+
+
+@pytest.mark.parametrize(("one", "folder"), CONTAINERS)
+def test_answers_of_exports(one: Case, folder: str) -> None:
+    model = gr.restore(gr.load(one.directory / folder))
+    run = one.oracle["runs"][0]
+    for options in ({}, {"tables": "init_op"}):
+        frozen = gr.freeze(model, **options)
+        feeds = {frozen.feeds[0]: next(iter(run["feeds"].values()))}
+        (found,) = _run(frozen.graph.materialize(), list(frozen.fetches), feeds, frozen.init_op if options else None)
+        _expect_close(found, run["outputs"][frozen.fetches[0]])
+
+
+@pytest.mark.parametrize("one", [*cases("update_unordered"), *cases("update_in_while")], ids=lambda one: one.id)
+def test_initial_values_are_those_restored(one: Case) -> None:
+    run = one.oracle["runs"][0]
+    frozen = gr.freeze(gr.restore(gr.load(one.graph_pb), one.prefix), "y:0", list(run["feeds"]), on_update="initial")
+    (found,) = _run(frozen.graph.materialize(), ["y:0"], run["feeds"])
+    (value,) = one.oracle["variables"].values()
+    expected = run["feeds"]["x:0"] * value if "x:0" in run["feeds"] else 3 * value  # three turns, each adds it
+    _expect_close(found, np.asarray(expected, np.float32))
+
+
+def test_exported_files_run(tmp_path: Path) -> None:
+    import tensorflow.compat.v1 as tf
+
+    one = case("convnet/tf1.4.1-v2")
+    run = one.oracle["runs"][0]
+    frozen = gr.freeze(gr.restore(gr.load(one.graph_pb), one.prefix), "scores/out", list(run["feeds"]))
+    for name in ("frozen.pb", "frozen.pbtxt"):
+        gr.export(frozen, tmp_path / name)
+        graph_def = tf.GraphDef()
+        if name.endswith("txt"):
+            from google.protobuf import text_format
+
+            text_format.Parse((tmp_path / name).read_text(), graph_def)
+        else:
+            graph_def.ParseFromString((tmp_path / name).read_bytes())
+        (found,) = _run(graph_def, ["scores/out:0"], run["feeds"])
+        _expect_close(found, run["outputs"]["scores/out:0"])
+
+
+# -- reads and updates ------------------------------------------------------------------------------------------------
+# Each builds a graph over `v` [3], `w` [3] (variables of either kind) and the placeholders x [2, 3] and p (a bool), and
+# gives the outputs. Those in UNSURE must be refused: an update and a use have no certain order, or no value can stand.
+
+Build = Callable[[Any, Any, Any, Any, Any], Any]
+GRAPHS: dict[str, Build] = {}
+UNSURE: dict[str, Build] = {}
+
+
+def _graph(build: Build) -> Build:
+    GRAPHS[build.__name__] = build
+    return build
+
+
+def _unsure(build: Build) -> Build:
+    UNSURE[build.__name__] = build
+    return build
+
+
+def _after(tf: Any, update: Any, result: Callable[[], Any]) -> Any:
+    with tf.control_dependencies([update]):
+        return result()
+
+
+@_graph
+def gathers(tf: Any, v: Any, w: Any, x: Any, p: Any) -> Any:
+    pairs = tf.get_variable("pairs", initializer=np.arange(24, dtype=np.float32).reshape(2, 4, 3))
+    batched = tf.gather(pairs, [[0, 1], [3, 2]], batch_dims=1)
+    return [tf.gather(v, [2, 0]), tf.gather_nd(pairs, [[0, 1], [1, 2]]), batched, tf.gather(pairs, [3, 0], axis=1)]
+
+
+@_graph
+def shapes_and_tests(tf: Any, v: Any, w: Any, x: Any, p: Any) -> Any:
+    return [tf.shape(v), tf.shape(v, out_type=tf.int64), tf.size(v), tf.is_variable_initialized(v), v.read_value()]
+
+
+@_graph
+def read_in_cond(tf: Any, v: Any, w: Any, x: Any, p: Any) -> Any:
+    return [tf.cond(p, lambda: x * v, lambda: x - w), tf.cond(p, lambda: tf.identity(v), lambda: v + 1)]
+
+
+@_graph
+def read_in_while(tf: Any, v: Any, w: Any, x: Any, p: Any) -> Any:
+    def turn(i: Any, h: Any) -> Any:
+        return i + 1, tf.cond(i < 1, lambda: h * v, lambda: h + w)
+
+    return tf.while_loop(lambda i, h: i < 3, turn, [0, x])
+
+
+@_graph
+def read_by_map_and_scan(tf: Any, v: Any, w: Any, x: Any, p: Any) -> Any:
+    return [tf.map_fn(lambda row: row * v, x), tf.scan(lambda sum, row: sum * v + row, x)]
+
+
+@_graph
+def lists_of_variables(tf: Any, v: Any, w: Any, x: Any, p: Any) -> Any:
+    return [tf.stack([v, w]), tf.add_n([v, w, v]), tf.concat([v, w], 0), tf.add(*tf.identity_n([v, w]))]
+
+
+@_graph
+def checked_and_printed(tf: Any, v: Any, w: Any, x: Any, p: Any) -> Any:
+    return [_after(tf, tf.Assert(tf.reduce_all(x >= 0), [v]), lambda: x * v), tf.check_numerics(w, "bad")]
+
+
+@_graph
+def gradients(tf: Any, v: Any, w: Any, x: Any, p: Any) -> Any:
+    found = tf.gradients(tf.reduce_sum(tf.square(x * v)) + tf.reduce_sum(tf.gather(w, [1, 1])), [v, w])
+    return [tf.convert_to_tensor(gradient) for gradient in found]
+
+
+@_graph
+def training_beside_the_output(tf: Any, v: Any, w: Any, x: Any, p: Any) -> Any:
+    loss = tf.reduce_sum(tf.square(x * v))
+    tf.train.AdamOptimizer(0.1).minimize(loss)
+    return [loss]
+
+
+@_graph
+def counter_on_the_way(tf: Any, v: Any, w: Any, x: Any, p: Any) -> Any:
+    return [_after(tf, tf.assign_add(w, [1.0, 1, 1]), lambda: x * v)]
+
+
+@_graph
+def counter_in_a_loop(tf: Any, v: Any, w: Any, x: Any, p: Any) -> Any:
+    def turn(i: Any, h: Any) -> Any:
+        return i + 1, _after(tf, tf.assign_add(w, [1.0, 1, 1]), lambda: h * 2)
+
+    return tf.while_loop(lambda i, h: i < 3, turn, [0, x])
+
+
+@_graph
+def counter_added_to_itself(tf: Any, v: Any, w: Any, x: Any, p: Any) -> Any:
+    return [_after(tf, tf.assign_add(w, w.read_value()), lambda: tf.identity(x))]
+
+
+@_graph
+def overwritten(tf: Any, v: Any, w: Any, x: Any, p: Any) -> Any:
+    return [_after(tf, tf.assign(v, x[1]), lambda: v.read_value() + 1)]
+
+
+@_graph
+def value_of_an_assignment(tf: Any, v: Any, w: Any, x: Any, p: Any) -> Any:
+    return [tf.identity(tf.assign(v, x[1])), tf.subtract(x, tf.assign_sub(w, (w - x[0]) * 0.1))]
+
+
+@_graph
+def added_then_overwritten(tf: Any, v: Any, w: Any, x: Any, p: Any) -> Any:
+    last = _after(tf, tf.assign_add(v, [1.0, 1, 1]), lambda: tf.assign(v, x[0]))
+    return [_after(tf, last, v.read_value)]
+
+
+@_graph
+def updated_in_a_row(tf: Any, v: Any, w: Any, x: Any, p: Any) -> Any:
+    second = _after(tf, tf.assign_add(v, [1.0, 1, 1]), lambda: tf.assign_sub(v, [3.0, 2, 1]))
+    return [_after(tf, second, lambda: tf.assign_add(v, v.read_value())) * 1.0]
+
+
+@_graph
+def read_before_and_after(tf: Any, v: Any, w: Any, x: Any, p: Any) -> Any:
+    before = v.read_value() * 2
+    update = _after(tf, before, lambda: tf.assign_add(v, [1.0, 1, 1]))
+    return [before, _after(tf, update, v.read_value)]
+
+
+@_graph
+def one_variable_into_another(tf: Any, v: Any, w: Any, x: Any, p: Any) -> Any:
+    copied = _after(tf, tf.assign(w, v), w.read_value)
+    return [_after(tf, tf.assign_add(v, copied), v.read_value)]
+
+
+@_graph
+def moving_average(tf: Any, v: Any, w: Any, x: Any, p: Any) -> Any:
+    average = tf.train.ExponentialMovingAverage(0.9)
+    return [_after(tf, average.apply([v]), lambda: average.average(v).read_value())]
+
+
+@_graph
+def updated_in_both_branches(tf: Any, v: Any, w: Any, x: Any, p: Any) -> Any:
+    def branch(update: Any, result: Any) -> Any:
+        return lambda: _after(tf, update(v, [1.0, 2, 3]), lambda: result(x, v.read_value()))
+
+    return [tf.cond(p, branch(tf.assign_add, tf.multiply), branch(tf.assign_sub, tf.add))]
+
+
+@_graph
+def overwritten_in_a_branch(tf: Any, v: Any, w: Any, x: Any, p: Any) -> Any:
+    return [tf.cond(p, lambda: _after(tf, tf.assign(v, x[1]), lambda: x * v.read_value()), lambda: x * v)]
+
+
+@_graph
+def predicate_of_an_update(tf: Any, v: Any, w: Any, x: Any, p: Any) -> Any:
+    raised = tf.identity(tf.assign_add(v, [1.0, 1, 1]))
+    return [tf.cond(raised[0] > 0.5, lambda: x * 2, lambda: x * 3)]
+
+
+@_unsure
+def read_beside_an_update(tf: Any, v: Any, w: Any, x: Any, p: Any) -> Any:
+    beside = _after(tf, tf.assign_add(v, [1.0, 1, 1]), lambda: tf.identity(x))
+    return [tf.reduce_sum(beside) + tf.identity(v.read_value())]
+
+
+@_unsure
+def updates_without_order(tf: Any, v: Any, w: Any, x: Any, p: Any) -> Any:
+    updates = tf.group(tf.assign_add(v, [1.0, 1, 1]), tf.assign_sub(v, [3.0, 2, 1]))
+    return [_after(tf, updates, v.read_value)]
+
+
+@_unsure
+def read_after_a_branch(tf: Any, v: Any, w: Any, x: Any, p: Any) -> Any:
+    chosen = tf.cond(p, lambda: tf.identity(tf.assign_add(v, [1.0, 2, 3])), lambda: tf.identity(x[0]))
+    return [_after(tf, chosen, v.read_value)]
+
+
+@_unsure
+def read_after_a_loop(tf: Any, v: Any, w: Any, x: Any, p: Any) -> Any:
+    _, last = counter_in_a_loop(tf, v, v, x, p)
+    return [_after(tf, last, v.read_value)]
+
+
+@_unsure
+def scattered(tf: Any, v: Any, w: Any, x: Any, p: Any) -> Any:
+    return [_after(tf, tf.scatter_update(v, [1], [9.0]), v.read_value)]
+
+
+@_unsure
+def assigned_a_slice(tf: Any, v: Any, w: Any, x: Any, p: Any) -> Any:
+    return [_after(tf, v[1].assign(8.0), v.read_value)]
+
+
+@_unsure
+def trained_first(tf: Any, v: Any, w: Any, x: Any, p: Any) -> Any:
+    train = tf.train.GradientDescentOptimizer(0.1).minimize(tf.reduce_sum(x * v))
+    return [_after(tf, train, v.read_value)]
+
+
+def _answers(build: Build, resource: bool, folder: Path, p_value: bool) -> tuple[gr.Model, list[str], Any, list[Any]]:
+    """(restored model, fetches, feeds, answers) of a graph built, initialised, saved and run by TensorFlow."""
+    import tensorflow.compat.v1 as tf
+
+    with tf.Graph().as_default():
+        was = tf.resource_variables_enabled()
+        (tf.enable_resource_variables if resource else tf.disable_resource_variables)()
+        tf.disable_control_flow_v2()
+        try:
+            x, p = tf.placeholder(tf.float32, [2, 3], name="x"), tf.placeholder(tf.bool, [], name="p")
+            v, w = (
+                tf.get_variable(name, initializer=np.float32([0.5, -1.25, 3]) * sign)
+                for name, sign in (("v", 1), ("w", -2))
+            )  # noqa: E501
+            fetches = [tf.identity(output, name=f"y_{n}") for n, output in enumerate(build(tf, v, w, x, p))]
+        finally:
+            (tf.enable_resource_variables if was else tf.disable_resource_variables)()
+        with tf.Session() as session:
+            session.run(tf.global_variables_initializer())
+            tf.train.Saver().save(session, os.fspath(folder / "model.ckpt"))
+            feeds = {"x:0": np.arange(6, dtype=np.float32).reshape(2, 3), "p:0": p_value}
+            answers = session.run(fetches, feeds)
+    return gr.restore(gr.load(folder / "model.ckpt.meta")), [fetch.name for fetch in fetches], feeds, answers
+
+
+@pytest.mark.parametrize("resource", [False, True], ids=["ref", "resource"])
+@pytest.mark.parametrize("name", GRAPHS)
+def test_freezing_changes_no_answer(name: str, resource: bool, tmp_path: Path) -> None:
+    for p in (True, False) if "branch" in name or "cond" in name else (True,):
+        model, fetches, feeds, expected = _answers(GRAPHS[name], resource, tmp_path, p)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            frozen = gr.freeze(model, fetches, list(feeds))
+        for found, value in zip(_run(frozen.graph.materialize(), fetches, feeds), expected):
+            np.testing.assert_array_equal(found, value)
+
+
+@pytest.mark.parametrize("resource", [False, True], ids=["ref", "resource"])
+@pytest.mark.parametrize("name", UNSURE)
+def test_what_has_no_certain_answer_is_refused(name: str, resource: bool, tmp_path: Path) -> None:
+    model, fetches, feeds, _ = _answers(UNSURE[name], resource, tmp_path, True)
+    with pytest.raises(gr.FreezeError, match="updates? v|update v") as caught:
+        gr.freeze(model, fetches, list(feeds))
+    assert caught.value.nodes
+    assert gr.freeze(model, fetches, list(feeds), on_update="initial").graph
