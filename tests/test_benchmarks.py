@@ -78,7 +78,7 @@ def test_table_shows_multiples_of_the_base(capsys: pytest.CaptureFixture[str]) -
 
 def test_imports_are_measured_without_tensorflow(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--quick", "--only", "import"]) == 0
-    assert "import at most 60 ms over numpy" in capsys.readouterr().out
+    assert "import graph_restore at most 60 ms after numpy" in capsys.readouterr().out
 
 
 @pytest.mark.tensorflow
