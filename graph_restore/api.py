@@ -23,6 +23,7 @@ from graph_restore.storage import files
 from graph_restore.storage.output import AtomicFile, Progress
 from graph_restore.storage.source import BytesSource, Source
 from graph_restore.tensors import LazyTensor
+from graph_restore.transforms.saved_keys import saved_tensors
 
 __all__ = ["export", "load", "load_checkpoint"]
 
@@ -154,12 +155,14 @@ def export(
 
 
 def variable_values(model: Model) -> dict[str, LazyTensor]:
-    """Checkpoint key to value of a restored model's variables, the slices of partitioned ones put together.
+    """Checkpoint key to value of a restored model's variables and saved tables, as the saver of `build_saver` has them;
+    the slices of partitioned ones put together.
 
     RestoreError that names the variables without a value.
     """
-    without = [variable.name for variable in model.variables if variable.value is None]
-    if without or not len(model.variables):
+    tensors = saved_tensors(model)
+    without = [tensor.name for tensor in tensors if tensor.value is None]
+    if without or not tensors:
         raise RestoreError(
             f"{model.source} has {len(without) or 'no'} variables"
             + (f" without a value: {', '.join(without[:8])}; restore or initialize them first" if without else ""),
@@ -167,12 +170,11 @@ def variable_values(model: Model) -> dict[str, LazyTensor]:
         )
     whole: dict[str, LazyTensor] = {}
     slices: dict[str, list[tuple[TensorSlice, LazyTensor]]] = {}
-    for variable in model.variables:
-        key, value = variable.checkpoint_key or variable.name, variable.value
-        if variable.slice is not None and value is not None:
-            slices.setdefault(key, []).append((variable.slice, value))
-        elif value is not None:
-            whole[key] = value
+    for tensor in tensors:
+        if tensor.slice is not None and tensor.value is not None:
+            slices.setdefault(tensor.key, []).append((tensor.slice, tensor.value))
+        elif tensor.value is not None:
+            whole[tensor.key] = tensor.value
     for key, parts in slices.items():
         whole[key] = join(key, parts[0][1].data_type, parts[0][0].full_shape, parts)
     return whole

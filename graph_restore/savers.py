@@ -55,7 +55,7 @@ def find_savers(graph: Graph, saver_def: Any = None) -> list[SaverMap]:
     for node in graph.graph_def.node:
         found = _restored(graph, node) if node.op in RESTORE_OPS else _saved(graph, node) if node.op in SAVE_OPS else ()
         for entry in found:
-            known = entries.setdefault(_filename_tensor(graph, node), {})
+            known = entries.setdefault(filename_tensor(graph, node), {})
             identity = (entry.key, entry.variable, entry.slice)
             if identity not in known or known[identity].authority == "save op":
                 known[identity] = entry
@@ -85,14 +85,14 @@ def variable_of(graph: Graph, name: str) -> str | None:
 
 def _restored(graph: Graph, node: Any) -> Iterator[SaverEntry]:
     takers = _takers(graph, node.name)
-    for index, (key, spec) in enumerate(_keys(graph, node)):
+    for index, (key, spec) in enumerate(keys_of(graph, node)):
         for target, through in _assigned(graph, takers.get(index, ())):
             yield SaverEntry(key, variable_of(graph, target), spec, "restore op", through)
 
 
 def _saved(graph: Graph, node: Any) -> Iterator[SaverEntry]:
     tensors = [name for name in node.input if not is_control(name)][SAVE_OPS[node.op] :]
-    for tensor, (key, spec) in zip(tensors, _keys(graph, node)):
+    for tensor, (key, spec) in zip(tensors, keys_of(graph, node)):
         yield SaverEntry(key, variable_of(graph, tensor), spec, "save op")
 
 
@@ -131,7 +131,7 @@ def _restored_in(graph: Graph, function: Any) -> Iterator[tuple[str, str]]:
                 yield bytes(keys[int(index)]).decode("utf-8", "replace"), node.input[0]
 
 
-def _keys(graph: Graph, node: Any) -> list[tuple[str, TensorSlice | None]]:
+def keys_of(graph: Graph, node: Any) -> list[tuple[str, TensorSlice | None]]:
     """(key, slice) of every tensor a save or restore op names; empty when the names are no constants."""
     names = graph.constant(node.input[1]) if len(node.input) > 1 else None
     if names is None:
@@ -175,8 +175,9 @@ def _assigned(graph: Graph, takers: Iterable[tuple[Any, int]]) -> Iterator[tuple
             waiting.extend(_takers(graph, consumer.name).get(0, ()))
 
 
-def _filename_tensor(graph: Graph, node: Any) -> str:
-    """The tensor the file name comes from: a Const or placeholder, seen through the ops that make shard names."""
+def filename_tensor(graph: Graph, node: Any) -> str:
+    """The tensor that a save or restore op has its file name from: a Const or placeholder, seen through the ops that
+    make shard names."""
     name = node.input[0] if node.input else ""
     for _ in range(len(graph.nodes)):
         source = graph.nodes.get(parse_tensor_name(name)[0])

@@ -42,7 +42,8 @@ PUBLIC_NAMES = [
     "Checkpoint", "CheckpointNotFoundError", "CorruptionError", "FormatError", "FreezeError", "Graph",
     "GraphRestoreError", "GraphRestoreWarning", "LazyTensor", "Model", "NodeNotFoundError", "RestoreError",
     "RestoredVariable", "TensorFlowRequiredError", "TensorNotFoundError", "UnsupportedFormatError", "Variable",
-    "export", "freeze", "initialize", "latest_checkpoint", "load", "load_checkpoint", "restore", "restore_graph",
+    "build_saver", "export", "freeze", "initialize", "latest_checkpoint", "load", "load_checkpoint", "restore",
+    "restore_graph",
 ]  # fmt: skip
 
 
