@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 from graph_restore.checkpoint import load_checkpoint, save_checkpoint
@@ -81,6 +82,7 @@ def _checkpoint_beside(path: str) -> str | None:
 
 
 def _read(source: Source, origin: ModelSource, tags: Collection[str] | None, message: str | None = None) -> Model:
+    origin = replace(origin, file=source.name if origin.path else "")
     kind = recognise(source) if message is None else None
     name = message or (kind.message if kind is not None else "")
     text = kind is not None and kind.text
@@ -110,7 +112,7 @@ def _read(source: Source, origin: ModelSource, tags: Collection[str] | None, mes
 
 
 def _with_format(origin: ModelSource, name: str) -> ModelSource:
-    return ModelSource(origin.path, name, origin.checkpoint, origin.folder)
+    return replace(origin, format=name)
 
 
 def own_checkpoint(model: Model) -> str:

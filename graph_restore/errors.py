@@ -123,8 +123,9 @@ def near_names(name: str, names: Iterable[str], count: int = 3) -> list[str]:
     last = name.rsplit("/", 1)[-1]
     same_last = [candidate for candidate in candidates if candidate.rsplit("/", 1)[-1] == last]
     close = difflib.get_close_matches(name, candidates[:5000], n=count, cutoff=0.6)
+    folded = [candidate for candidate in candidates if candidate.casefold() == name.casefold()]
     ranked = difflib.get_close_matches(name, same_last[:500], n=count, cutoff=0.0) if same_last else []
-    return list(dict.fromkeys(close + ranked))[:count]
+    return list(dict.fromkeys(folded + close + ranked))[:count]
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

@@ -110,8 +110,8 @@ def _run(flags: argparse.Namespace, source: str, note: Callable[[str], None]) ->
     from graph_restore.transforms.freeze import freeze
     from graph_restore.transforms.restore import restore
 
-    refuse_to_overwrite(flags.output_graph, [])
     model = load(source, tags=_listed(flags.saved_model_tags) if flags.input_saved_model_dir else None)
+    refuse_to_overwrite(flags.output_graph, model, "; write somewhere else, or remove it first")
     for text in (*_words(flags, model), *_initializers(flags, model)):
         note(text)
     checkpoint = flags.input_checkpoint or None

@@ -80,7 +80,10 @@ class Graph:
         """The NodeDef that `name` (node or tensor) is of; NodeNotFoundError with near names."""
         node_name = parse_tensor_name(name)[0]
         if node_name not in self.nodes:
-            raise NodeNotFoundError(f"the graph has no node {node_name!r}{did_you_mean(node_name, self.nodes)}")
+            raise NodeNotFoundError(
+                f"the graph has no node {node_name!r}"
+                + (did_you_mean(node_name, self.nodes) or "; `graph-restore inspect` lists inputs and outputs")
+            )
         return self.nodes[node_name]
 
     def value(self, node: Any, function: str = "") -> LazyTensor:

@@ -22,7 +22,7 @@ class ModelSource:
     `format`: "graph_def", "graph_def_text", "meta_graph", "meta_graph_text", "saved_model", "session_bundle",
     "event_file" or "message". `checkpoint`: the path of the checkpoint that belongs to it, None for a bare graph.
     `folder`: where assets that moved are looked for. `tensorflow_version`: as the MetaGraphDef states it, or "".
-    `tags`: of the MetaGraphDef taken from a SavedModel.
+    `tags`: of the MetaGraphDef taken from a SavedModel. `file`: the file that holds the graph, "" for a message.
     """
 
     path: str = ""
@@ -31,6 +31,7 @@ class ModelSource:
     folder: str | None = None
     tensorflow_version: str = ""
     tags: tuple[str, ...] = ()
+    file: str = ""
 
     def __str__(self) -> str:
         return self.path or f"<{self.format}>"

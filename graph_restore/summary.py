@@ -24,7 +24,7 @@ from graph_restore.formats.session_bundle import find_bundle
 from graph_restore.graph import Graph
 from graph_restore.model import Model
 from graph_restore.names import node_of, tensor_name
-from graph_restore.storage.source import FileSource
+from graph_restore.storage import files
 from graph_restore.transforms.fetches import candidate_fetches
 from graph_restore.variables import Shape
 
@@ -38,16 +38,16 @@ def summarise(path: str | os.PathLike[str], *, tags: Collection[str] | None = No
     A prefix means the checkpoint, its `.meta` the model; a directory the model in it, if there is one. Errors are
     those of `load` and `load_checkpoint`.
     """
-    name = os.fspath(path)
+    name = files.plain_path(path)
     if tags is None and _is_checkpoint(name):
         return summarise_checkpoint(load_checkpoint(name))
     return summarise_model(load(name, tags=tags))
 
 
 def _is_checkpoint(path: str) -> bool:
-    if os.path.isdir(path):
+    if files.is_directory(path):
         return not _has_graph(path) and latest_checkpoint(path) is not None
-    if not os.path.exists(path):
+    if not files.exists(path):
         try:
             return bool(find_checkpoint(path).files)
         except CheckpointNotFoundError:
@@ -55,7 +55,7 @@ def _is_checkpoint(path: str) -> bool:
     if _DATA_FILE.search(path):
         return True
     try:
-        return recognise(FileSource(path)).message in ("Checkpoint", "CheckpointState")
+        return recognise(files.open_source(path)).message in ("Checkpoint", "CheckpointState")
     except FormatError:
         return False
 
@@ -168,7 +168,8 @@ def _file_names(model: Model) -> set[str]:
 
 def _bound(model: Model, side: str) -> list[dict[str, Any]]:
     """The inputs or outputs of all signatures, each tensor once."""
-    infos = [info for value in model.signatures.values() for info in getattr(value, side).values() if info.name]
+    bound = [getattr(value, side) for _, value in sorted(model.signatures.items())]
+    infos = [info for tensors in bound for _, info in sorted(tensors.items()) if info.name]
     return list({info.name: _info(info) for info in infos}.values())
 
 
@@ -253,5 +254,5 @@ def _graphs_in_events(model: Model) -> list[dict[str, Any]]:
         return []
     return [
         {"kind": stored.kind, "bytes": stored.length, "nodes": len(stored.read(model.source).graph.graph_def.node)}
-        for stored in event_graphs(FileSource(model.source.path))
+        for stored in event_graphs(files.open_source(model.source.file))
     ]

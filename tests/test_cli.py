@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -147,6 +148,14 @@ def test_inspect_tells_the_format(name: str, path: Path) -> None:
     assert f"\n  {name}" in text
 
 
+def test_inspect_looks_into_archives(tmp_path: Path) -> None:
+    shutil.make_archive(str(tmp_path / "run"), "zip", LINEAR)
+    found = call_json("inspect", str(tmp_path / "run.zip" / "model.ckpt.meta"))
+    assert (found["kind"], found["format"]) == ("model", "meta_graph")
+    assert call_json("inspect", str(tmp_path / "run.zip" / "graph.pb"))["kind"] == "model"
+    assert call_json("inspect", str(tmp_path / "run.zip" / "model.ckpt"))["kind"] == "checkpoint"
+
+
 def test_inspect_tells_signatures_and_assets() -> None:
     folder = CORPUS / "saved_model_assets" / "tf1.4.1-v2" / "saved_model"
     facts = case("saved_model_assets/tf1.4.1-v2").facts["saved_model"]["meta_graphs"][0]
@@ -234,6 +243,7 @@ def test_check_tells_what_does_not_fit(tag: str, strict: bool, status: int, word
     assert words in result.stdout
     as_json = json.loads(call("check", str(stranger.meta), stranger.other_prefixes[tag], "--json").stdout)
     assert as_json["fits"] is (status == 0 or strict)
+    assert ("guess      all 2 missing names match" in result.stdout) is (tag == "renamed")
 
 
 @pytest.mark.parametrize(
@@ -356,6 +366,29 @@ def test_checkpoints_and_the_model_itself_are_not_overwritten(name: str, model_f
     assert (model_folder / name).read_bytes() == before
     assert call(*arguments, str(model_folder / name), "--force").exit_code == 0
     assert len(gr.load(model_folder / name).variables) == 0
+
+
+@pytest.mark.parametrize("name", ["saved_model.pb", "assets/vocabulary.txt", "variables/variables.index"])
+def test_what_a_saved_model_is_made_of_is_not_replaced(name: str, tmp_path: Path) -> None:
+    saved = shutil.copytree(CORPUS / "saved_model_assets" / "tf1.4.1-v2" / "saved_model", tmp_path / "saved_model")
+    before = (saved / name).read_bytes()
+    arguments = ["freeze", str(saved), "-o", str(saved / name)]
+    result = call(*arguments)
+    assert result.exit_code == 1 and "write somewhere else, or pass --force" in result.stderr
+    assert (saved / name).read_bytes() == before
+    assert call(*arguments, "--force").exit_code == 0
+    assert len(gr.load(saved / name).variables) == 0
+
+
+def test_devices_and_pipes_stay_and_links_are_followed(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    result = call("freeze", META, "--fetches", "y", "-o", str(pipe))
+    assert result.exit_code == 1 and f"{pipe}: is no regular file" in result.stderr
+    assert pipe.is_fifo()
+    (tmp_path / "link.pb").symlink_to(tmp_path / "frozen.pb")
+    assert call("freeze", META, "--fetches", "y", "-o", str(tmp_path / "link.pb")).exit_code == 0
+    assert (tmp_path / "link.pb").is_symlink() and (tmp_path / "frozen.pb").stat().st_size > 0
 
 
 def test_a_directory_is_never_overwritten(tmp_path: Path) -> None:

@@ -138,6 +138,21 @@ def test_a_damaged_checkpoint_is_found_while_it_is_copied(tmp_path: Path) -> Non
     assert not list(tmp_path.glob("*frozen*"))
 
 
+def test_a_file_that_changed_meanwhile_is_not_copied(tmp_path: Path) -> None:
+    """A Const of a GraphDef has no checksum, so that only the time of its file tells of another content."""
+    const = protos.NodeDef(name="w", op="Const")
+    const.attr["dtype"].type = 1
+    const.attr["value"].tensor.CopyFrom(protos.TensorProto(dtype=1, tensor_content=bytes(range(256)) * 1024))
+    const.attr["value"].tensor.tensor_shape.dim.add(size=65536)
+    source = _file(tmp_path / "graph.pb", protos.GraphDef(node=[const]).SerializeToString())
+    os.utime(source, ns=(10**18, 10**18))
+    model = gr.load(source)
+    source.write_bytes(bytes(source.stat().st_size))
+    with pytest.raises(gr.CorruptionError, match="graph.pb: the file was changed while it was in use; load it again"):
+        gr.export(model, tmp_path / "out.pb")
+    assert [path.name for path in tmp_path.iterdir()] == ["graph.pb"]
+
+
 def test_an_unwritable_place(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         gr.export(_frozen(), tmp_path / "no" / "such" / "folder.pb")

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import tables
-from corpus import Case, case, cases
+from corpus import CORPUS, Case, case, cases
 
 import graph_restore as gr
 from graph_restore import protos
@@ -177,7 +177,8 @@ def test_which_graph_of_an_event_file(graphs: list[tuple[int, list[str]]], nodes
         data += _event(number, (graph if number == 4 else protos.MetaGraphDef(graph_def=graph)).SerializeToString())
     model = gr.load(data)
     assert list(model.graph.nodes) == nodes
-    cut = gr.load(data + _event(4, _graph_of("lost").SerializeToString())[:-3])  # a writer that was killed
+    with pytest.warns(gr.GraphRestoreWarning, match=f"ends within the record at byte {len(data)}: .* is lost"):
+        cut = gr.load(data + _event(4, _graph_of("lost").SerializeToString())[:-3])  # a writer that was killed
     assert list(cut.graph.nodes) == nodes
     last_is_meta = graphs[-1][0] == 9 or (graphs[0][0] == 9 and nodes == ["a"])
     assert (model.meta_info is not None) == last_is_meta
@@ -190,6 +191,13 @@ def test_event_files_without_a_graph_or_with_a_damaged_one() -> None:
     data[-8] ^= 1
     with pytest.raises(gr.CorruptionError):
         gr.load(bytes(data))
+
+
+def test_a_directory_of_versions_names_the_newest(tmp_path: Path) -> None:
+    for number in ("00000122", "00000123"):
+        shutil.copytree(CORPUS / "saved_model" / "tf1.4.1-v2" / "saved_model", tmp_path / number)
+    with pytest.raises(gr.FormatError, match="no graph in this directory; pass the model in it, .*/00000123"):
+        gr.load(tmp_path)
 
 
 def test_the_newest_event_file_is_taken(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from corpus import Case, Run, case, cases
 
 import graph_restore as gr
+from graph_restore import protos
 from graph_restore.names import node_of
 from graph_restore.transforms.tables import read_vocabulary
 
@@ -235,6 +236,44 @@ def test_several_candidates_are_listed() -> None:
         gr.freeze(_restored("linear/tf1.4.1-v2"), [])
 
 
+SCALED = """
+node {{ name: "x" op: "Placeholder" attr {{ key: "dtype" value {{ type: DT_FLOAT }} }} }}
+node {{ name: "sum" op: "Sum" input: "x" input: "axes" }}
+node {{ name: "scaled" op: "RealDiv" input: "sum" input: "number" }}
+node {{ name: "number" op: "Const" attr {{ key: "value" value {{ tensor {{ dtype: DT_FLOAT float_val: 2
+  tensor_shape {{ }} }} }} }} }}
+{axes}
+"""
+AXES = """
+node {{ name: "axes" op: "Const" attr {{ key: "value" value {{ tensor {{ dtype: DT_INT32 int_val: {axis}
+  tensor_shape {{ dim {{ size: 1 }} }} }} }} }} }}
+"""
+
+
+@pytest.mark.parametrize("axes", [AXES.format(axis=0), 'node { name: "axes" op: "Range" }'], ids=["of 0", "of all"])
+def test_a_mean_over_the_batch_is_not_taken_for_the_output(axes: str) -> None:
+    with pytest.raises(gr.FreezeError, match="only scaled:0 is used by nothing else, and it looks like a loss"):
+        gr.freeze(gr.load(SCALED.format(axes=axes).encode()))
+
+
+def test_a_mean_over_features_is_an_output() -> None:
+    assert gr.freeze(gr.load(SCALED.format(axes=AXES.format(axis=1)).encode())).fetches == ("scaled:0",)
+
+
+def test_a_signatures_tensors_are_in_the_order_of_its_keys() -> None:
+    names = [f"key{number}" for number in (7, 3, 9, 1, 8, 2)]  # a map of protobuf has no order of its own
+    graph = protos.GraphDef()
+    signature = protos.SignatureDef()
+    for name in names:
+        graph.node.add(name=f"in_{name}", op="Placeholder").attr["dtype"].type = 1
+        graph.node.add(name=f"out_{name}", op="Identity", input=[f"in_{name}"]).attr["T"].type = 1
+        signature.inputs[name].name, signature.outputs[name].name = f"in_{name}:0", f"out_{name}:0"
+    meta = protos.MetaGraphDef(graph_def=graph, signature_def={"serving_default": signature})
+    frozen = gr.freeze(gr.load(meta))
+    assert frozen.feeds == tuple(f"in_{name}:0" for name in sorted(names))
+    assert frozen.fetches == tuple(f"out_{name}:0" for name in sorted(names))
+
+
 @pytest.mark.parametrize("one", cases("saved_model"), ids=lambda one: one.id)
 def test_the_signature_says_what_is_meant(one: Case) -> None:
     model = gr.restore(gr.load(one.directory / "saved_model"))
@@ -250,6 +289,8 @@ def test_the_signature_says_what_is_meant(one: Case) -> None:
     [
         ("sofmax", None, "no node 'sofmax'; near names: .*softmax"),
         ("softmax:3", None, r"softmax \(Softmax\) has 1 outputs; there is no softmax:3"),
+        ("SoftMax", None, "no node 'SoftMax'; near names: .*softmax"),
+        ("!?", None, "no node '!.'; `graph-restore inspect` lists"),
         ("softmax", "feature", "no node 'feature'; near names: features"),
         ("softmax", ["features:1"], "has 1 outputs; there is no features:1"),
     ],

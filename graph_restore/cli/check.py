@@ -57,3 +57,5 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"  missing    {name}{looked_for} {found['details'].get(name, '')}{near}"
     for key in found["unused"]:
         yield f"  unused     {key} {found['details'].get(key, '')}".rstrip()
+    if found["guess"]:
+        yield f"  guess      {found['guess']}"

@@ -42,10 +42,10 @@ def command(
     """
     from graph_restore.cli.output import refuse_to_overwrite, report, write
 
-    if not force:
-        refuse_to_overwrite(output, [model, checkpoint])
     with notes() as note:
         before, frozen = _frozen(model, checkpoint, tags, choices)
+        if not force:
+            refuse_to_overwrite(output, before)
         for text in (*(before.restoration.notes if before.restoration else ()), *frozen.notes):
             note(text)
         write(frozen, output)

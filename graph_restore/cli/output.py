@@ -4,38 +4,47 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
 
-from graph_restore.api import export
+from graph_restore.api import export, load
 from graph_restore.cli.progress import progress
 from graph_restore.cli.tables import described, rows
-from graph_restore.errors import FormatError, GraphRestoreError
+from graph_restore.errors import GraphRestoreError
 from graph_restore.formats.recognise import recognise
 from graph_restore.model import Model
 from graph_restore.storage.source import FileSource
 from graph_restore.summary import frozen_variables, placeholders
 
-_CHECKPOINT_ENDINGS = (".index", ".meta")
+_GRAPH_ENDINGS = (".pb", ".pbtxt", ".prototxt")
 
 
-def refuse_to_overwrite(path: str, inputs: Iterable[str | None]) -> None:
-    """GraphRestoreError when `path` is a directory, a file of a checkpoint, or one of the inputs."""
+def refuse_to_overwrite(path: str, model: Model, advice: str = "; write somewhere else, or pass --force") -> None:
+    """GraphRestoreError when `path` is a directory, belongs to a checkpoint, or is a file that no freezing left there.
+
+    What is there may be replaced when it is a graph without variables, other than the one that `model` was read from:
+    then it was written by this command before; also a .pb that is no model at all.
+    """
     if os.path.isdir(path):
         raise GraphRestoreError(f"{path} is a directory; give the name of a file to write, such as {path}/frozen.pb")
-    if os.path.exists(path + ".index") or (os.path.exists(path) and _of_checkpoint(path)):
-        raise GraphRestoreError(f"{path} belongs to a checkpoint; write somewhere else, or pass --force")
-    for name in inputs:
-        if name is not None and os.path.exists(name) and os.path.exists(path) and os.path.samefile(name, path):
-            raise GraphRestoreError(f"{path} is the model itself; write somewhere else, or pass --force")
+    if os.path.exists(path + ".index"):
+        raise GraphRestoreError(f"{path} is the prefix of a checkpoint{advice}")
+    if not os.path.isfile(path) or not os.path.getsize(path):
+        return
+    if model.source.file and os.path.exists(model.source.file) and os.path.samefile(model.source.file, path):
+        raise GraphRestoreError(f"{path} is the model itself{advice}")
+    held = _held(path)
+    if held is not None:
+        raise GraphRestoreError(f"{path} is there already and holds {held}{advice}")
 
 
-def _of_checkpoint(path: str) -> bool:
-    if path.endswith(_CHECKPOINT_ENDINGS) or ".data-" in os.path.basename(path):
-        return True
+def _held(path: str) -> str | None:
+    """What must be kept of an existing file, in words; None when nothing."""
     try:
-        return recognise(FileSource(path)).message in ("Checkpoint", "CheckpointState")
-    except FormatError:
-        return False
+        kind = recognise(FileSource(path)).message
+        if kind == "GraphDef":
+            return "a graph with variables" if len(load(path).variables) else None
+    except GraphRestoreError:
+        return None if path.endswith(_GRAPH_ENDINGS) else "no graph"
+    return {"Checkpoint": "a checkpoint", "CheckpointState": "the state of checkpoints"}.get(kind, f"a {kind}")
 
 
 def write(frozen: Model, path: str) -> None:

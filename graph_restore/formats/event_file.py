@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from graph_restore.errors import FormatError
+from graph_restore.errors import FormatError, GraphRestoreWarning
 from graph_restore.formats.graph_def import scan
 from graph_restore.formats.meta_graph import from_graph, from_meta_graph
 from graph_restore.graph import Graph
 from graph_restore.model import Model, ModelSource
 from graph_restore.storage.coding import BYTES, Window
 from graph_restore.storage.files import all_names
-from graph_restore.storage.records import read_records
+from graph_restore.storage.records import RecordFile
 from graph_restore.storage.source import Source
 
 _GRAPHS = {4: "GraphDef", 9: "MetaGraphDef"}
@@ -45,14 +46,23 @@ class StoredGraph:
 def event_graphs(source: Source) -> list[StoredGraph]:
     """Every graph_def and meta_graph_def of an event file, in order; records that hold one have their checksum tested.
 
-    CorruptionError for damage anywhere before the last record; a last record cut short is left out.
+    CorruptionError for damage anywhere before the last record; a last record cut short is left out, with a warning.
     """
-    return list(_graphs(source))
+    records = RecordFile(source)
+    graphs = list(_graphs(source, records))
+    if records.truncated_at is not None:
+        warnings.warn(
+            f"{source.name} ends within the record at byte {records.truncated_at}: its writer was killed, or the file "
+            "was cut short; a graph in that record or after it is lost",
+            GraphRestoreWarning,
+            stacklevel=3,
+        )
+    return graphs
 
 
-def _graphs(source: Source) -> Iterator[StoredGraph]:
+def _graphs(source: Source, records: RecordFile) -> Iterator[StoredGraph]:
     window = Window(source)
-    for record in read_records(source):
+    for record in records:
         for field in window.fields(record.offset, record.offset + record.length):
             if field.number in _GRAPHS and field.wire_type == BYTES:
                 for _ in record.extent.chunks():

@@ -7,9 +7,11 @@ import os
 from graph_restore.checkpoint import latest_checkpoint
 from graph_restore.errors import FormatError
 from graph_restore.formats.event_file import newest_event_file
+from graph_restore.formats.saved_model import find_saved_model
 from graph_restore.storage.files import all_names, is_file
 
 GRAPH_NAMES = ("graph.pbtxt", "graph.pb")
+_GRAPH_FILES = "the .meta, .pb, .pbtxt or event file itself"
 
 
 def find_graph(folder: str) -> tuple[str, str | None]:
@@ -27,8 +29,10 @@ def find_graph(folder: str) -> tuple[str, str | None]:
     path = next((candidate for candidate in candidates if is_file(candidate)), None)
     if path is None:
         listed = ", ".join(all_names(folder)[:12]) or "nothing"
+        inside = [name for name in all_names(folder) if find_saved_model(os.path.join(folder, name)) is not None]
         raise FormatError(
-            "no graph in this directory; pass the .meta, .pb, .pbtxt or event file itself",
+            "no graph in this directory; pass "
+            + (f"the model in it, {os.path.join(folder, inside[-1])}" if inside else _GRAPH_FILES),
             path=folder,
             expected="saved_model.pb, export.meta, a checkpoint with its .meta, graph.pbtxt or an event file",
             found=listed,

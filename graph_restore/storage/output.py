@@ -13,6 +13,7 @@ from types import TracebackType
 
 from graph_restore.storage.crc32c import checked_chunks
 from graph_restore.storage.extent import Extent
+from graph_restore.storage.source import Source
 
 _BUFFER = 1 << 18
 _SPLICE_FROM = 1 << 16  # shorter stretches are cheaper read and written with their neighbours
@@ -33,8 +34,10 @@ class AtomicFile:
         self.size = 0
         self._progress = progress or (lambda count: None)
         self._buffer = bytearray()
+        self._sources: set[Source] = set()
         self._written = self._on_its_way = 0
-        self._descriptor, self._temporary = _open_beside(os.path.abspath(self.path))
+        self._target = _regular(os.path.realpath(self.path))
+        self._descriptor, self._temporary = _open_beside(self._target)
         self._splices = hasattr(os, "copy_file_range")
 
     def __enter__(self) -> AtomicFile:
@@ -69,6 +72,7 @@ class AtomicFile:
     def splice(self, extent: Extent) -> None:
         """Append a stretch of another file, its checksum tested on the way; CorruptionError when it is wrong."""
         source, check = extent.source, extent.checksum
+        self._sources.add(source)
         exact = check is None or (check.offset, check.length) == (extent.offset, extent.length)
         descriptor = source.fileno() if extent.length >= _SPLICE_FROM and exact and self._splices else None
         if descriptor is None:
@@ -134,12 +138,23 @@ class AtomicFile:
     def _commit(self) -> None:
         self._flush()
         os.fsync(self._descriptor)
-        os.replace(self._temporary, self.path)
-        folder = os.open(os.path.dirname(os.path.abspath(self.path)), os.O_RDONLY)
+        for source in self._sources:
+            source.check_unchanged()
+        os.replace(self._temporary, self._target)
+        folder = os.open(os.path.dirname(self._target), os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _regular(path: str) -> str:
+    """`path`, when a file can take its place; OSError for a directory, a device or a pipe, which must stay."""
+    if os.path.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, "is a directory; give the name of a file to write", path)
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OSError(errno.EINVAL, "is no regular file and cannot be replaced; give the name of a file to write", path)
+    return path
 
 
 def _open_beside(path: str) -> tuple[int, str]:

@@ -43,6 +43,9 @@ class Source:
             yield self.pread(offset, step)
             offset += step
 
+    def check_unchanged(self) -> None:
+        """CorruptionError when the bytes are known to have changed since the source was made."""
+
     def fileno(self) -> int | None:
         """A descriptor whose bytes are this source's, for os.copy_file_range; None for bytes in memory."""
         return None
@@ -56,8 +59,14 @@ class FileSource(Source):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.name = os.fspath(path)
-        self.size = os.stat(path).st_size
+        facts = os.stat(path)
+        self.size, self._modified = facts.st_size, facts.st_mtime_ns
         self._descriptor: int | None = None
+
+    def check_unchanged(self) -> None:
+        """CorruptionError when the file was written to after it was opened: what was read may be of two files."""
+        if os.fstat(self.fileno()).st_mtime_ns != self._modified:
+            raise CorruptionError("the file was changed while it was in use; load it again", path=self.name)
 
     def fileno(self) -> int:
         if self._descriptor is None:

@@ -32,6 +32,7 @@ _STATISTICS = frozenset(
         "Size",
     }
 )  # fmt: skip
+_SCALING = frozenset({"Mul", "Div", "RealDiv", "DivNoNan", "Add", "AddV2", "Sub", "Neg", "Sqrt", "Identity"})
 _CONTROL_FLOW = frozenset(
     {"Switch", "Enter", "Exit", "NextIteration", "LoopCond", "RefSwitch", "RefEnter", "RefExit", "RefNextIteration"}
 )
@@ -51,22 +52,46 @@ def choose(model: Model, fetches: Iterable[str] | None, feeds: Iterable[str] | N
         raise FreezeError("fetches is empty; name at least one tensor, or leave it out to have it chosen")
     signature = default_signature(model)
     if signature is not None:
-        outputs = list(dict.fromkeys(info.name for info in signature.outputs.values() if info.name))
-        inputs = list(dict.fromkeys(info.name for info in signature.inputs.values() if info.name))
+        outputs, inputs = _bound(signature.outputs), _bound(signature.inputs)
         return outputs, inputs if fed is None else fed
     if model.signatures:
         listed = "; ".join(f"{name}: {_outputs(value)}" for name, value in sorted(model.signatures.items()))
         raise FreezeError(f"{model.source} has several signatures; pass fetches= from one of them: {listed}")
     candidates = candidate_fetches(model.graph)
-    if len(candidates) != 1:
-        listed = ", ".join(f"{name} ({model.graph.node(name).op})" for name in candidates[:_MOST_LISTED])
-        why = (
-            f"{len(candidates)} tensors are used by nothing else: {listed}" if candidates else "nothing looks like one"
-        )
+    if len(candidates) != 1 or _is_loss(model.graph, candidates[0]):
         raise FreezeError(
-            f"{model.source}: which outputs? pass fetches=; {why}", nodes=dict.fromkeys(candidates, "a candidate")
+            f"{model.source}: which outputs? pass fetches=; {_why_none(model.graph, candidates)}",
+            nodes=dict.fromkeys(candidates, "a candidate"),
         )
     return candidates, fed or []
+
+
+def _bound(tensors: Any) -> list[str]:
+    """Tensor names of one side of a signature, in the order of its keys: the message itself has none."""
+    return list(dict.fromkeys(tensors[key].name for key in sorted(tensors) if tensors[key].name))
+
+
+def _why_none(graph: Graph, candidates: list[str]) -> str:
+    if len(candidates) == 1:
+        return f"only {candidates[0]} is used by nothing else, and it looks like a loss"
+    listed = ", ".join(f"{name} ({graph.node(name).op})" for name in candidates[:_MOST_LISTED])
+    return f"{len(candidates)} tensors are used by nothing else: {listed}" if candidates else "nothing looks like one"
+
+
+def _is_loss(graph: Graph, name: str) -> bool:
+    """Whether a tensor is a sum or mean over the batch, perhaps scaled: a loss or a statistic, no model's output."""
+    node = graph.node(name)
+    for _ in range(len(graph.nodes)):
+        inputs = [item for item in node.input if not is_control(item)]
+        if node.op in ("Mean", "Sum") and len(inputs) == 2:
+            axes = graph.constant(inputs[1])
+            over_all = axes is None and graph.node(inputs[1]).op == "Range"
+            return over_all or (axes is not None and 0 in axes.ravel().tolist())
+        varying = [item for item in inputs if graph.constant(item) is None]
+        if node.op not in _SCALING or len(varying) != 1:
+            return False
+        node = graph.node(varying[0])
+    return False
 
 
 def default_signature(model: Model) -> Any:
