@@ -9,11 +9,14 @@ import click
 from graph_restore.cli import options
 from graph_restore.cli.notes import notes
 
+FORMATS = ("graph_def", "graph_def_text", "memmapped", "saved_model")
+
 
 @click.command("freeze")
 @click.argument("model")
 @click.argument("checkpoint", required=False)
-@click.option("-o", "--output", required=True, metavar="FILE", help="File to write, .pb or .pbtxt.")
+@click.option("-o", "--output", required=True, metavar="FILE", help="File to write: .pb, .pbtxt or .pbmm.")
+@click.option("--format", "form", type=click.Choice(FORMATS), metavar="FORM", help="Of it; saved_model for a directory.")
 @options.names("--fetches", help="Tensors wanted [the signature's, or the one output].")
 @options.names("--feeds", help="Tensors to feed; the graph is cut there.")
 @options.tags
@@ -29,9 +32,19 @@ from graph_restore.cli.notes import notes
               help="Filled by: inline, or init_op.")  # fmt: skip
 @click.option("--asset-dir", metavar="DIR", help="Where vocabulary files lie now.")
 @click.option("--keep-devices", is_flag=True, help="Leave device placements in.")
+@click.option("--print-cpp", is_flag=True, help="Print C++ that feeds and runs it.")
+@click.option("--ops-header", metavar="FILE", help="Write ops_to_register.h for it.")
 @click.option("--force", is_flag=True, help="Overwrite even MODEL or a checkpoint.")
 def command(
-    model: str, checkpoint: str | None, output: str, tags: list[str] | None, force: bool, **choices: Any
+    model: str,
+    checkpoint: str | None,
+    output: str,
+    form: str | None,
+    tags: list[str] | None,
+    print_cpp: bool,
+    ops_header: str | None,
+    force: bool,
+    **choices: Any,
 ) -> None:
     """Write MODEL as one file in which variables are constants.
 
@@ -40,16 +53,22 @@ def command(
     \b
     Example: graph-restore freeze run/model.ckpt-1000.meta --fetches softmax -o frozen.pb
     """
-    from graph_restore.cli.output import refuse_to_overwrite, report, write
+    from graph_restore.cli.output import refuse_to_overwrite, report, write, write_ops_header
 
     if not force:
-        refuse_to_overwrite(output, [model, checkpoint])
+        refuse_to_overwrite(output, [model, checkpoint], form == "saved_model")
     with notes() as note:
         before, frozen = _frozen(model, checkpoint, tags, choices)
         for text in (*(before.restoration.notes if before.restoration else ()), *frozen.notes):
             note(text)
-        write(frozen, output)
+        write(frozen, output, form, **({"overwrite": force} if form == "saved_model" else {}))
+        if ops_header is not None:
+            write_ops_header(frozen, ops_header, note)
     report(before, frozen, output)
+    if print_cpp:
+        from graph_restore.cpp import cpp_snippet
+
+        click.echo("\n" + cpp_snippet(frozen), nl=False)
 
 
 def _frozen(path: str, checkpoint: str | None, tags: list[str] | None, choices: dict[str, Any]) -> tuple[Any, Any]:
