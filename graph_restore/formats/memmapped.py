@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import re
 import struct
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from google.protobuf.message import DecodeError
 
 from graph_restore.dtypes import DataType, item_size
-from graph_restore.errors import CorruptionError, FormatError
+from graph_restore.errors import CorruptionError, FormatError, GraphRestoreWarning
 from graph_restore.formats.graph_def import PAYLOAD_FROM, check_length, scan
 from graph_restore.formats.meta_graph import from_graph
+from graph_restore.formats.read_only import may_be_mapped
 from graph_restore.graph import Graph
 from graph_restore.model import Model, ModelSource
 from graph_restore.protos import GraphDef, MemmappedFileSystemDirectory, TensorProto, TensorShapeProto
@@ -114,9 +116,12 @@ def write_memmapped(
 ) -> None:
     """Write a package; constants of at least `min_bytes` go to regions, strings and smaller ones stay in the graph.
 
-    UnsupportedFormatError when what stays in the graph would pass protobuf's 2 GiB.
+    So do those that an op takes which might write into them (see `read_only`), and those of functions; a
+    GraphRestoreWarning names the large ones. UnsupportedFormatError when what stays would pass protobuf's 2 GiB.
     """
-    moved = {key: value for key, value in graph.payloads.items() if _moves(value, min_bytes)}
+    large = {key: value for key, value in graph.payloads.items() if _is_large(value, min_bytes)}
+    moved = {key: value for key, value in large.items() if not key[0] and may_be_mapped(graph, key[1])}
+    _warn_of([value for key, value in large.items() if key not in moved])
     names = _region_names(moved)
     small = _with_immutable(graph, names)
     encoded = small.encode()
@@ -137,8 +142,19 @@ def write_memmapped(
         file.write(directory.SerializeToString(deterministic=True) + struct.pack("<Q", end))
 
 
-def _moves(value: LazyTensor, min_bytes: int) -> bool:
+def _is_large(value: LazyTensor, min_bytes: int) -> bool:
     return value.data_type is not DataType.DT_STRING and value.nbytes >= max(min_bytes, 1)
+
+
+def _warn_of(staying: list[LazyTensor]) -> None:
+    if staying:
+        names = ", ".join(value.name for value in staying[:5])
+        warnings.warn(
+            f"{len(staying)} constants stay in the graph, {sum(value.nbytes for value in staying):,} bytes, since what "
+            f"takes them might write into mapped memory: {names}{', ...' if len(staying) > 5 else ''}",
+            GraphRestoreWarning,
+            stacklevel=4,
+        )
 
 
 def _region_names(keys: Mapping[Key, Any]) -> dict[Key, str]:

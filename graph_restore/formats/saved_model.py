@@ -24,7 +24,9 @@ from graph_restore.formats.meta_graph import (
     from_meta_graph,
 )
 from graph_restore.formats.text import parse_text
+from graph_restore.graph import Graph
 from graph_restore.model import Model, ModelSource
+from graph_restore.names import node_of
 from graph_restore.protos import CollectionDef, SignatureDef
 from graph_restore.storage.extent import Extent
 from graph_restore.storage.files import is_file, open_source
@@ -161,11 +163,23 @@ def _with_collections(model: Model) -> Model:
     signatures = dict(model.signatures)
     if model.init_op is not None:
         collections[INIT_OPS[0]] = CollectionDef(node_list=CollectionDef.NodeList(value=[model.init_op]))
-        signatures[INIT_OP_SIGNATURE] = SignatureDef()
-        signatures[INIT_OP_SIGNATURE].outputs[INIT_OP_SIGNATURE].name = model.init_op
+        if not _waits_for_feeds(model.graph, model.init_op):  # tf.saved_model.load would ask for these with each call
+            signatures[INIT_OP_SIGNATURE] = SignatureDef()
+            signatures[INIT_OP_SIGNATURE].outputs[INIT_OP_SIGNATURE].name = model.init_op
     if model.assets:
         collections[ASSETS] = CollectionDef()
         for asset in asset_files(model.assets):
             packed = collections[ASSETS].any_list.value.add()
             packed.type_url, packed.value = "type.googleapis.com/tensorflow.AssetFileDef", asset.SerializeToString()
     return replace(model, collections=collections, signatures=signatures)
+
+
+def _waits_for_feeds(graph: Graph, name: str) -> bool:
+    """Whether a node needs placeholders, as assets of TensorFlow 2 are."""
+    waiting, seen = [name], set()
+    while waiting:
+        node = graph.nodes.get(waiting.pop())
+        if node is not None and node.name not in seen:
+            seen.add(node.name)
+            waiting.extend(node_of(item) for item in node.input)
+    return any(graph.nodes[name].op == "Placeholder" for name in seen)

@@ -62,7 +62,7 @@ def for_serving(
     graph = modern_functions(model.graph)
     draft = Draft(graph)
     found = _own(model, graph, fetches, signatures)
-    if not found:
+    if not found and signatures is None:
         found = _made(draft, model, fetches, feeds)
     roots = {node_of(name) for one in found.values() for name in [*inputs_of(one), *outputs_of(one)]}
     fillers = table_initializers(draft, model, draft.ancestors(roots))
@@ -90,7 +90,7 @@ def for_serving(
 
 
 def _own(model: Model, graph: Graph, fetches: Names, signatures: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The signatures given, or else the model's own; none when they are to be made."""
+    """The signatures given (none is a choice too), or else the model's own; none when they are to be made."""
     if signatures is not None:
         if fetches is not None:
             raise ValueError("pass signatures, or fetches and feeds, not both")
@@ -126,14 +126,19 @@ def _assets(
     draft: Draft, model: Model, roots: set[str], init_op: str | None, asset_dir: str | None
 ) -> Iterator[tuple[str, str]]:
     """Filename tensor to path of every file that tables are filled from, and of those the model lists."""
+    tables: set[str] = set()
     needed = draft.ancestors(roots | ({init_op} if init_op is not None else set()))
     for name in [name for name in draft.nodes if name in needed]:
         node = draft.nodes[name]
         if node.op in FROM_FILE and len(node.input) > 1:
-            yield _source(draft, node.input[1]), find_asset(draft, model, node.input[1], asset_dir, name)
+            tables.add(source := _source(draft, node.input[1]))
+            yield source, find_asset(draft, model, node.input[1], asset_dir, name)
     for tensor in model.assets:
-        if node_of(tensor) in needed:
-            yield tensor, find_asset(draft, model, tensor, asset_dir, node_of(tensor))
+        if node_of(tensor) in needed and tensor not in tables:
+            try:
+                yield tensor, find_asset(draft, model, tensor, asset_dir, node_of(tensor))
+            except FreezeError as error:
+                draft.note(f"an asset that no table reads is left out: {error}")
 
 
 def _source(draft: Draft, name: str) -> str:
