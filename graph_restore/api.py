@@ -134,8 +134,8 @@ def export(
     `format`, told by the suffix when it is not given:
 
     - "graph_def" (any suffix but these) and "graph_def_text" (.pbtxt): the graph.
-    - "memmapped" (.pbmm): the graph, its large constants in regions that TensorFlow's C++ maps, of any size; `min_bytes`:
-      how large they are at least.
+    - "memmapped" (.pbmm): the graph, its large constants in regions that TensorFlow's C++ maps, of any size;
+      `min_bytes` says how large they are at least.
     - "saved_model": a directory; `fetches`, `feeds` or `signatures`, `tags` and more as `write_saved_model` takes them.
     - "meta_graph" (.meta): a MetaGraph and its checkpoint, as `write_meta_graph` does it.
     - "checkpoint": the values of its variables alone, under their keys, at the prefix `path`, with the `options` of
@@ -168,4 +168,8 @@ _GRAPH_WRITERS: dict[str, Callable[..., None]] = {
     "graph_def_text": write_graph_def_text,
     "memmapped": write_memmapped,
 }
-_MODEL_WRITERS = {"saved_model": "write_saved_model", "meta_graph": "write_meta_graph", "checkpoint": "write_checkpoint"}
+_MODEL_WRITERS = {
+    "saved_model": "write_saved_model",
+    "meta_graph": "write_meta_graph",
+    "checkpoint": "write_checkpoint",
+}

@@ -22,7 +22,21 @@ _CPP_TYPES = {
     "bfloat16": "tensorflow::bfloat16", "complex64": "tensorflow::complex64", "complex128": "tensorflow::complex128",
     **{f"{sign}int{bits}": f"{sign}int{bits}_t" for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }  # fmt: skip
-_KEYWORDS = {"bool", "char", "class", "const", "double", "float", "for", "if", "int", "long", "new", "return", "session"}
+_KEYWORDS = {
+    "bool",
+    "char",
+    "class",
+    "const",
+    "double",
+    "float",
+    "for",
+    "if",
+    "int",
+    "long",
+    "new",
+    "return",
+    "session",
+}
 _HEADER = """\
 // The ops and kernels of one model, for a TensorFlow built with -DSELECTIVE_REGISTRATION.
 {about}
@@ -95,7 +109,10 @@ def cpp_snippet(model: Model) -> str:
     fed = [_feed(tensor, _variable(tensor["name"], used)) for tensor in placeholders(model.graph)]
     lines = [line for feed in fed for line in feed[0]]
     if model.init_op is not None:
-        lines += ["// Once, before the first run:", f'status = session->Run({{}}, {{}}, {{"{model.init_op}"}}, nullptr);']
+        lines += [
+            "// Once, before the first run:",
+            f'status = session->Run({{}}, {{}}, {{"{model.init_op}"}}, nullptr);',
+        ]
     feeds = ", ".join(feed[1] for feed in fed)
     fetches = ", ".join(f'"{name}"' for name in model.fetches)
     lines += ["std::vector<tensorflow::Tensor> fetched;"]
@@ -103,7 +120,9 @@ def cpp_snippet(model: Model) -> str:
     for number, name in enumerate(model.fetches):
         found = describe_tensor(model.graph, name)
         kind = _CPP_TYPES.get(found["dtype"])
-        lines.append(f"// fetched[{number}] is {_words(found)}" + (f": fetched[{number}].flat<{kind}>()" if kind else ""))
+        lines.append(
+            f"// fetched[{number}] is {_words(found)}" + (f": fetched[{number}].flat<{kind}>()" if kind else "")
+        )
     return "absl::Status status;\n" + "\n".join(lines) + "\n"
 
 
@@ -120,7 +139,9 @@ def _feed(tensor: Mapping[str, Any], variable: str) -> tuple[list[str], str]:
 
 def _words(tensor: Mapping[str, Any]) -> str:
     shape = tensor["shape"]
-    sizes = "of unknown shape" if shape is None else f"[{', '.join('?' if size is None else str(size) for size in shape)}]"
+    sizes = (
+        "of unknown shape" if shape is None else f"[{', '.join('?' if size is None else str(size) for size in shape)}]"
+    )
     return f"{tensor['name']}, {tensor['dtype'] or 'of unknown type'} {sizes}"
 
 

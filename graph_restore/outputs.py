@@ -43,8 +43,8 @@ def write_saved_model(
     """Write the SavedModel directory `path`: graph, values, assets, with what its signatures need.
 
     `fetches`, `feeds`: tensors of a signature `serving_default`; `signatures`: name to SignatureDef or
-    {"inputs": ..., "outputs": ...}; without both, the model's own, or the one candidate. `tags`: by default those of the
-    SavedModel the model came from, else `serve`. `whole_graph`: keep what no signature needs, the training part too.
+    {"inputs": ..., "outputs": ...}; without both, the model's own, or the one candidate. `tags`: by default those of
+    the SavedModel the model came from, else `serve`. `whole_graph`: keep what no signature needs, the training part too.
     `references`: leave reference variables as they are, which tf.saved_model.load lists as no variables. `asset_dir`:
     where vocabulary files are now. `overwrite`: replace a SavedModel that is there.
 
@@ -93,7 +93,9 @@ def write_meta_graph(
     encoded = encode_meta_graph(ready)
     check_length(encoded, f"{prefix}.meta")
     if not overwrite and (os.path.exists(f"{prefix}.meta") or existing_files(prefix, 2)):
-        raise GraphRestoreError(f"{prefix}.meta or its checkpoint is there already; pass overwrite=True to replace them")
+        raise GraphRestoreError(
+            f"{prefix}.meta or its checkpoint is there already; pass overwrite=True to replace them"
+        )
     os.makedirs(os.path.dirname(prefix) or ".", exist_ok=True)
     with AtomicFile(f"{prefix}.meta", progress) as file:
         file.write_all(encoded.parts())

@@ -313,7 +313,11 @@ def test_a_package_by_hand() -> None:
     assert list(regions) == [b"memmapped_package://w", b"memmapped_package://."]
     assert struct.unpack("<3f", regions[b"memmapped_package://w"]) == (1.0, 2.0, 3.0)
     nodes = [dict(fields(value)) for number, value in fields(regions[b"memmapped_package://."]) if number == 1]
-    assert [(node[1], node[2]) for node in nodes] == [(b"x", b"Placeholder"), (b"w", b"ImmutableConst"), (b"y", b"MatMul")]
+    assert [(node[1], node[2]) for node in nodes] == [
+        (b"x", b"Placeholder"),
+        (b"w", b"ImmutableConst"),
+        (b"y", b"MatMul"),
+    ]
 
 
 CONSTANT = np.arange(1, 2049, dtype="<f4").tobytes()

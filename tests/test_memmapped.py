@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,8 @@ def _model(taker: str, position: int = 1, passing: str = "Identity", **payloads:
         graph_def.node.add(name=f"{name}/taken", op=taker, input=inputs).attr["T"].type = tensor.data_type
     graph = gr.load(graph_def).graph
     return gr.Model(
-        graph.replaced(graph_def.node, {("", name): value for name, value in payloads.items()}), gr.load(graph_def).variables
+        graph.replaced(graph_def.node, {("", name): value for name, value in payloads.items()}),
+        gr.load(graph_def).variables,
     )
 
 
@@ -56,7 +58,11 @@ def _parts(path: Path) -> tuple[dict[str, bytes], Any]:
 def test_tensorflows_own_package_is_read() -> None:
     model = gr.load(GENUINE)
     assert model.source.format == "memmapped"
-    assert {node.name: node.op for node in model.graph.nodes.values()} == {"x": "Placeholder", "w": "Const", "y": "MatMul"}
+    assert {node.name: node.op for node in model.graph.nodes.values()} == {
+        "x": "Placeholder",
+        "w": "Const",
+        "y": "MatMul",
+    }
     assert model.graph.value(model.graph.node("w")).read().tolist() == [[1.0], [2.0], [3.0]]
     assert model.graph.materialize().node[1].attr["value"].tensor.tensor_content == struct.pack("<3f", 1, 2, 3)
 
@@ -197,7 +203,5 @@ def test_whatever_the_bytes(at: int, byte: int, end: int) -> None:
     data = bytearray(GENUINE.read_bytes())
     data[at] = byte
     for altered in (bytes(data), bytes(data[:end])):
-        try:
+        with contextlib.suppress(gr.FormatError):
             gr.load(altered)
-        except gr.FormatError:
-            pass

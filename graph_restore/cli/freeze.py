@@ -16,7 +16,7 @@ FORMATS = ("graph_def", "graph_def_text", "memmapped", "saved_model")
 @click.argument("model")
 @click.argument("checkpoint", required=False)
 @click.option("-o", "--output", required=True, metavar="FILE", help="File to write: .pb, .pbtxt or .pbmm.")
-@click.option("--format", "form", type=click.Choice(FORMATS), metavar="FORM", help="Of it; saved_model for a directory.")
+@click.option("--format", "form", type=click.Choice(FORMATS), metavar="FORM", help="saved_model, memmapped ...")
 @options.names("--fetches", help="Tensors wanted [the signature's, or the one output].")
 @options.names("--feeds", help="Tensors to feed; the graph is cut there.")
 @options.tags

@@ -65,7 +65,9 @@ def read_directory(source: Source) -> dict[str, tuple[int, int]]:
     end = source.size - 8
     start = struct.unpack("<Q", source.pread(end, 8))[0] if end >= 0 else 0
     if not 0 <= start <= end or end - start > _LONGEST_DIRECTORY:
-        raise CorruptionError("no directory at the end of the package", path=source.name, offset=max(end, 0), found=start)
+        raise CorruptionError(
+            "no directory at the end of the package", path=source.name, offset=max(end, 0), found=start
+        )
     try:
         directory = MemmappedFileSystemDirectory.FromString(source.pread(start, end - start))
     except DecodeError as error:

@@ -31,10 +31,10 @@ _READERS: dict[str, frozenset[int]] = {
 # ops whose outputs may be the memory of an input, all of it or a part
 _PASSING = frozenset(
     {
-        "Identity", "IdentityN", "StopGradient", "PreventGradient", "Snapshot", "Reshape", "ExpandDims", "Squeeze", "Enter",
-        "Exit", "Switch", "Merge", "NextIteration", "Transpose", "ConjugateTranspose", "Split", "SplitV", "Slice",
-        "StridedSlice", "Unpack", "Pack", "ConcatV2", "Concat", "Tile", "Pad", "PadV2", "BroadcastTo", "Cast", "Bitcast",
-        "EnsureShape", "PlaceholderWithDefault",
+        "Identity", "IdentityN", "StopGradient", "PreventGradient", "Snapshot", "Reshape", "ExpandDims", "Squeeze",
+        "Enter", "Exit", "Switch", "Merge", "NextIteration", "Transpose", "ConjugateTranspose", "Split", "SplitV",
+        "Slice", "StridedSlice", "Unpack", "Pack", "ConcatV2", "Concat", "Tile", "Pad", "PadV2", "BroadcastTo", "Cast",
+        "Bitcast", "EnsureShape", "PlaceholderWithDefault",
     }
 )  # fmt: skip
 

@@ -1,8 +1,8 @@
 """with_collections: the variables of a graph listed as TensorFlow 1 wants them, so that import_meta_graph finds them.
 
 1. Every variable gets a VariableDef in each collection it is in; `variables` or `local_variables` at least.
-2. A VariableDef names nodes: an initializer and a read that the graph lacks are added. The added initializer sets zeros,
-   since what the variable began with is not known; a note names these variables.
+2. A VariableDef names nodes: an initializer and a read that the graph lacks are added. The added initializer sets
+   zeros, since what the variable began with is not known; a note names these variables.
 3. Variables that were listed by name alone (before TensorFlow 1.4) get VariableDefs; today's TensorFlow needs them.
 4. Nodes that fill look-up tables are listed in `table_initializer`.
 5. What a collection says of nodes that are not in the graph is dropped.

@@ -5,7 +5,8 @@
    its inputs too. What no signature needs is dropped, unless the whole graph is wanted.
 3. Tables are filled by an init op: the model's own, or a new one; mutable ones with what the checkpoint holds for them.
    Vocabulary files become assets.
-4. TensorArrays of TensorFlow before 1.0 get today's form (see `tensor_arrays`), and reference variables become resource ones where that changes nothing (see `handles`).
+4. TensorArrays of TensorFlow before 1.0 get today's form (see `tensor_arrays`), and reference variables become
+   resource ones where that changes nothing (see `handles`).
 5. A variable that a signature needs and that has no value is an error.
 """
 
@@ -33,8 +34,8 @@ from graph_restore.transforms.signatures import (
     outputs_of,
     unfed,
 )
-from graph_restore.transforms.tensor_arrays import modern_tensor_arrays
 from graph_restore.transforms.tables import FROM_FILE, find_asset, group, table_initializers
+from graph_restore.transforms.tensor_arrays import modern_tensor_arrays
 from graph_restore.variables import Variable, Variables
 
 Names = str | Iterable[str] | None

@@ -1,7 +1,7 @@
 """modern_tensor_arrays: TensorArray ops of TensorFlow before 1.0 in the form that functions take.
 
-The ops named V2 hand their array on as a string, those named V3 as a resource; otherwise they are the same. A graph keeps
-its version, so a session still runs the old ones, but tf.saved_model.load makes functions, and these are new graphs.
+The ops named V2 hand their array on as a string, those named V3 as a resource; otherwise they are the same. A graph
+keeps its version, so a session still runs the old ones, but tf.saved_model.load makes functions, which are new graphs.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ def modern_tensor_arrays(draft: Draft) -> None:
     while waiting:
         tensor = waiting.pop()
         for user, position in consumers[tensor[0]]:
-            if user.op in HANDLE_PASSING and user.name not in passing:
-                if parse_tensor_name(user.input[position]) == tensor:
-                    passing.add(user.name)
-                    waiting += [(user.name, index) for index in range(2 if user.op in _TWO_OUTPUTS else 1)]
+            takes = parse_tensor_name(user.input[position]) == tensor
+            if takes and user.op in HANDLE_PASSING and user.name not in passing:
+                passing.add(user.name)
+                waiting += [(user.name, index) for index in range(2 if user.op in _TWO_OUTPUTS else 1)]
     for name in old:
         draft.change(name).op = f"{draft.nodes[name].op[:-2]}V3"
     for name in passing:
