@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
-from graph_restore.checkpoint import load_checkpoint, save_checkpoint
-from graph_restore.errors import CheckpointNotFoundError, FormatError, RestoreError, UnsupportedFormatError
+from graph_restore.checkpoint import load_checkpoint
+from graph_restore.errors import CheckpointNotFoundError, FormatError, UnsupportedFormatError
 from graph_restore.formats.event_file import read_event_file
-from graph_restore.formats.graph_def import scan
+from graph_restore.formats.graph_def import scan, write_graph_def, write_graph_def_text
+from graph_restore.formats.memmapped import read_memmapped, write_memmapped
 from graph_restore.formats.meta_graph import from_graph, read_meta_graph
 from graph_restore.formats.recognise import recognise
 from graph_restore.formats.run_directory import find_graph
 from graph_restore.formats.saved_model import find_saved_model, read_saved_model
 from graph_restore.formats.session_bundle import META_NAME, find_bundle
-from graph_restore.formats.text import parse_text, print_text
+from graph_restore.formats.text import parse_text
 from graph_restore.graph import Graph
 from graph_restore.model import Model, ModelSource
-from graph_restore.slices import TensorSlice, join
 from graph_restore.storage import files
-from graph_restore.storage.output import AtomicFile, Progress
+from graph_restore.storage.output import Progress
 from graph_restore.storage.source import BytesSource, Source
-from graph_restore.tensors import LazyTensor
-from graph_restore.transforms.saved_keys import saved_tensors
 
 __all__ = ["export", "load", "load_checkpoint"]
 
-PROTOBUF_LIMIT = (1 << 31) - 1  # bytes; protobuf refuses to read a longer message
-_TEXT_LIMIT = 64 << 20  # bytes of content in a .pbtxt, which is about four times as long
 _MESSAGES = ("GraphDef", "MetaGraphDef", "SavedModel")
 
 
@@ -100,6 +97,8 @@ def _read(source: Source, origin: ModelSource, tags: Collection[str] | None, mes
             return from_graph(Graph(parse_text(source, "GraphDef")), origin, {})
         scanned = scan(source, "GraphDef")
         return from_graph(Graph(scanned.message, scanned.of_graph()), origin, {})
+    if name == "Memmapped":
+        return read_memmapped(source, _with_format(origin, "memmapped"))
     if name == "Event":
         return read_event_file(source, _with_format(origin, "event_file"))
     raise UnsupportedFormatError(
@@ -134,79 +133,45 @@ def export(
 ) -> None:
     """Write a model to `path`, whole or not at all.
 
-    `format`: "graph_def" (.pb) or "graph_def_text" (.pbtxt), from the suffix by default; or "checkpoint": the values of
-    its variables, under their checkpoint keys, at the prefix `path`, with the `options` of `save_checkpoint`. Large
-    values go from the files they lie in to the new ones, their checksums tested on the way; `progress` is called with
-    bytes written.
+    `format`, told by the suffix when it is not given:
+
+    - "graph_def" (any suffix but these) and "graph_def_text" (.pbtxt): the graph.
+    - "memmapped" (.pbmm): the graph, its large constants in regions that TensorFlow's C++ maps, of any size;
+      `min_bytes` says how large they are at least.
+    - "saved_model": a directory; `fetches`, `feeds` or `signatures`, `tags` and more as `write_saved_model` takes them.
+    - "meta_graph" (.meta): a MetaGraph and its checkpoint, as `write_meta_graph` does it.
+    - "checkpoint": the values of its variables alone, under their keys, at the prefix `path`, with the `options` of
+      `save_checkpoint`.
+
+    Large values go from the files they lie in to the new ones, their checksums tested on the way; `progress` is called
+    with bytes written. What was at `path` stays until all is written, and after any error.
 
     Raises UnsupportedFormatError before anything is written when a graph would pass protobuf's 2 GiB, CorruptionError
-    when a checksum is wrong; an existing file then stays as it was.
+    when a checksum is wrong, GraphRestoreError when a directory or checkpoint is there already.
     """
     path = os.fspath(path)
-    if format is None:
-        format = "graph_def_text" if path.endswith((".pbtxt", ".prototxt", ".txt")) else "graph_def"
-    if format == "checkpoint":
-        save_checkpoint(path, variable_values(model), progress=progress, **options)
-        return
-    if format not in _WRITERS:
-        known = " or ".join(sorted([*_WRITERS, "checkpoint"]))
+    format = format or next((form for suffix, form in _SUFFIXES.items() if path.endswith(suffix)), "graph_def")
+    if format in _GRAPH_WRITERS:
+        _GRAPH_WRITERS[format](model.graph, path, progress=progress, **options)
+    elif format in _MODEL_WRITERS:
+        write = getattr(import_module("graph_restore.outputs"), _MODEL_WRITERS[format])  # most runs need none of it
+        write(model, path, progress=progress, **options)
+    else:
+        known = " or ".join(sorted([*_GRAPH_WRITERS, *_MODEL_WRITERS]))
         raise UnsupportedFormatError("no such output format", path=path, expected=known, found=format)
-    if options:
-        raise TypeError(f"{format} takes no option {', '.join(options)}")
-    _WRITERS[format](model.graph, path, progress)
 
 
-def variable_values(model: Model) -> dict[str, LazyTensor]:
-    """Checkpoint key to value of a restored model's variables and saved tables, as the saver of `build_saver` has them;
-    the slices of partitioned ones put together.
-
-    RestoreError that names the variables without a value.
-    """
-    tensors = saved_tensors(model)
-    without = [tensor.name for tensor in tensors if tensor.value is None]
-    if without or not tensors:
-        raise RestoreError(
-            f"{model.source} has {len(without) or 'no'} variables"
-            + (f" without a value: {', '.join(without[:8])}; restore or initialize them first" if without else ""),
-            missing=without,
-        )
-    whole: dict[str, LazyTensor] = {}
-    slices: dict[str, list[tuple[TensorSlice, LazyTensor]]] = {}
-    for tensor in tensors:
-        if tensor.slice is not None and tensor.value is not None:
-            slices.setdefault(tensor.key, []).append((tensor.slice, tensor.value))
-        elif tensor.value is not None:
-            whole[tensor.key] = tensor.value
-    for key, parts in slices.items():
-        whole[key] = join(key, parts[0][1].data_type, parts[0][0].full_shape, parts)
-    return whole
-
-
-def _write_binary(graph: Graph, path: str, progress: Progress | None) -> None:
-    encoded = graph.encode()
-    if encoded.length > PROTOBUF_LIMIT:
-        raise UnsupportedFormatError(
-            "the frozen graph would pass protobuf's limit of 2 GiB and nothing could read it; freeze fewer fetches, or "
-            "keep graph and checkpoint apart",
-            path=path,
-            expected=f"at most {PROTOBUF_LIMIT} bytes",
-            found=encoded.length,
-        )
-    with AtomicFile(path, progress) as file:
-        file.write_all(encoded.parts())
-
-
-def _write_text(graph: Graph, path: str, progress: Progress | None) -> None:
-    length = graph.encode().length
-    if length > _TEXT_LIMIT:
-        raise UnsupportedFormatError(
-            "too large for protobuf text; write a .pb",
-            path=path,
-            expected=f"at most {_TEXT_LIMIT} bytes",
-            found=length,
-        )
-    with AtomicFile(path, progress) as file:
-        file.write(print_text(graph.materialize()).encode())
-
-
-_WRITERS = {"graph_def": _write_binary, "graph_def_text": _write_text}
+_SUFFIXES = {
+    ".pbtxt": "graph_def_text", ".prototxt": "graph_def_text", ".txt": "graph_def_text",
+    ".pbmm": "memmapped", ".meta": "meta_graph",
+}  # fmt: skip
+_GRAPH_WRITERS: dict[str, Callable[..., None]] = {
+    "graph_def": write_graph_def,
+    "graph_def_text": write_graph_def_text,
+    "memmapped": write_memmapped,
+}
+_MODEL_WRITERS = {
+    "saved_model": "write_saved_model",
+    "meta_graph": "write_meta_graph",
+    "checkpoint": "write_checkpoint",
+}

@@ -21,7 +21,7 @@ from graph_restore.ops import OpTable, op_table
 from graph_restore.protos import FunctionDef, GraphDef, NodeDef
 from graph_restore.storage.coding import encode_header
 from graph_restore.storage.extent import Extent
-from graph_restore.tensor_proto import Encoded
+from graph_restore.tensor_proto import Encoded, concatenated, message_field
 from graph_restore.tensors import LazyTensor
 
 Payloads = Mapping[tuple[str, str], LazyTensor]
@@ -117,10 +117,10 @@ class Graph:
         rest = _without_nodes(self.graph_def)
         if any(function for function, _ in self.payloads):
             library = rest.library
-            pieces += _field(2, self._encode_library(library))
+            pieces += message_field(2, self._encode_library(library))
             rest.ClearField("library")
         pieces.append(rest.SerializeToString(deterministic=True))
-        return _encoded(pieces)
+        return concatenated(pieces)
 
     def write(self, file: Any) -> None:
         """Append the serialized GraphDef to a storage.output.AtomicFile, payloads spliced and checked."""
@@ -143,11 +143,11 @@ class Graph:
             rest.CopyFrom(function)
             rest.ClearField("node_def")
             body = [rest.SerializeToString(deterministic=True)]
-            pieces += _field(1, _encoded([*body, *_encode_nodes(function.node_def, self.payloads, name, 3)]))
+            pieces += message_field(1, concatenated([*body, *_encode_nodes(function.node_def, self.payloads, name, 3)]))
         rest_of_library = type(library)()
         rest_of_library.CopyFrom(library)
         rest_of_library.ClearField("function")
-        return _encoded([*pieces, rest_of_library.SerializeToString(deterministic=True)])
+        return concatenated([*pieces, rest_of_library.SerializeToString(deterministic=True)])
 
 
 def _without_nodes(graph_def: Any) -> Any:
@@ -165,34 +165,16 @@ def _encode_nodes(nodes: Iterable[Any], payloads: Payloads, function: str, numbe
             data = node.SerializeToString(deterministic=True)
             yield encode_header(number, len(data)) + data
         else:
-            yield from _field(number, _encode_const(node, payload))
+            yield from message_field(number, _encode_const(node, payload))
 
 
 def _encode_const(node: Any, payload: LazyTensor) -> Encoded:
     rest = NodeDef()
     rest.CopyFrom(node)
     del rest.attr["value"]
-    value = _encoded(_field(8, tensor_proto.encode(payload)))
-    entry = _encoded([encode_header(1, 5) + b"value", *_field(2, value)])
-    return _encoded([rest.SerializeToString(deterministic=True), *_field(5, entry)])
-
-
-def _field(number: int, content: Encoded) -> list[bytes | Encoded]:
-    return [encode_header(number, content.length), content]
-
-
-def _encoded(pieces: Iterable[bytes | Encoded]) -> Encoded:
-    held = list(pieces)
-    length = sum(len(piece) if isinstance(piece, bytes) else piece.length for piece in held)
-
-    def parts() -> Iterator[Extent | bytes]:
-        for piece in held:
-            if isinstance(piece, bytes):
-                yield piece
-            else:
-                yield from piece.parts()
-
-    return Encoded(length, parts)
+    value = concatenated(message_field(8, tensor_proto.encode(payload)))
+    entry = concatenated([encode_header(1, 5) + b"value", *message_field(2, value)])
+    return concatenated([rest.SerializeToString(deterministic=True), *message_field(5, entry)])
 
 
 def tensor_attr(value: Any) -> Any:

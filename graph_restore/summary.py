@@ -23,7 +23,7 @@ from graph_restore.formats.saved_model import find_saved_model
 from graph_restore.formats.session_bundle import find_bundle
 from graph_restore.graph import Graph
 from graph_restore.model import Model
-from graph_restore.names import node_of, tensor_name
+from graph_restore.names import node_of, parse_tensor_name, tensor_name
 from graph_restore.storage import files
 from graph_restore.transforms.fetches import candidate_fetches
 from graph_restore.variables import Shape
@@ -114,7 +114,7 @@ def summarise_model(model: Model) -> dict[str, Any]:
         "nodes": len(graph.graph_def.node),
         "signatures": {name: _signature(value) for name, value in sorted(model.signatures.items())},
         "inputs": inputs or placeholders(model),
-        "outputs": outputs or [_tensor(graph, name) for name in candidate_fetches(graph)],
+        "outputs": outputs or [describe_tensor(graph, name) for name in candidate_fetches(graph)],
         "outputs_from": "signatures" if outputs else "candidates",
         "variables": [variable.to_dict() for variable in model.variables],
         "ops": ops,
@@ -130,9 +130,9 @@ def summarise_model(model: Model) -> dict[str, Any]:
 
 def placeholders(model: Model) -> list[dict[str, Any]]:
     """Name, dtype and shape of every placeholder, in file order, but for those of savers."""
-    nodes, files = model.graph.graph_def.node, _file_names(model)
-    found = [_tensor(model.graph, tensor_name(node.name)) for node in nodes if node.op in _PLACEHOLDERS]
-    return [tensor for tensor in found if tensor["name"] not in files]
+    nodes, of_savers = model.graph.graph_def.node, _file_names(model)
+    found = [describe_tensor(model.graph, tensor_name(node.name)) for node in nodes if node.op in _PLACEHOLDERS]
+    return [tensor for tensor in found if tensor["name"] not in of_savers]
 
 
 def frozen_variables(before: Model, after: Model) -> list[str]:
@@ -193,16 +193,16 @@ def _info(info: Any) -> dict[str, Any]:
     return _described(info.name, info.dtype, shape)
 
 
-def _tensor(graph: Graph, name: str) -> dict[str, Any]:
-    """Name, dtype and shape as far as the node states them."""
-    node = graph.node(name)
+def describe_tensor(graph: Graph, name: str) -> dict[str, Any]:
+    """Name, dtype ("" when not known) and shape (None likewise) of a tensor as far as its node states them."""
+    node, index = graph.node(name), parse_tensor_name(name)[1]
     try:
-        number = graph.ops.output_types(node)[0]
+        number = graph.ops.output_types(node)[index]
     except (UnsupportedFormatError, IndexError):
         number = 0
     shapes = node.attr["_output_shapes"].list.shape if "_output_shapes" in node.attr else ()
-    if shapes:
-        return _described(name, number, shape_of(shapes[0]))
+    if index < len(shapes):
+        return _described(name, number, shape_of(shapes[index]))
     return _described(name, number, _stated_shape(graph, node))
 
 

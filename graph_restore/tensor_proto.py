@@ -6,7 +6,7 @@ values than the shape asks for mean that the last one repeats. See tensorflow/co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,26 @@ class Encoded:
 
     length: int
     parts: Callable[[], Iterator[Extent | bytes]]
+
+
+def concatenated(pieces: Iterable[bytes | Encoded]) -> Encoded:
+    """The pieces one after the other."""
+    held = list(pieces)
+    length = sum(len(piece) if isinstance(piece, bytes) else piece.length for piece in held)
+
+    def parts() -> Iterator[Extent | bytes]:
+        for piece in held:
+            if isinstance(piece, bytes):
+                yield piece
+            else:
+                yield from piece.parts()
+
+    return Encoded(length, parts)
+
+
+def message_field(number: int, content: Encoded) -> list[bytes | Encoded]:
+    """A field of a message that holds a message: its header, and its content."""
+    return [encode_header(number, content.length), content]
 
 
 class ProtoStringTensor(StringTensor):

@@ -126,7 +126,7 @@ def test_a_dump_is_the_genuine_file(path: str, size: str, words: str, text: str)
 
 def test_every_page_of_formats_has_dumps() -> None:
     pages = {Path(page).stem for page in PAGES if page.startswith("docs/formats/")}
-    assert pages == {"tables", "checkpoint_v1", "checkpoint_v2", "event_files", "graphs"}
+    assert pages == {"tables", "checkpoint_v1", "checkpoint_v2", "event_files", "graphs", "memmapped"}
     assert {one.id.split("-")[0] for one in dumps()} == pages
 
 
@@ -300,6 +300,24 @@ def test_an_event_file_by_hand() -> None:
     assert len(events[1][4]) == 2713 and events[3][2] == 1
     value = dict(fields(dict(fields(events[3][5]))[1]))
     assert value[1] == b"loss" and struct.unpack("<f", value[2]) == (0.5,)
+
+
+def test_a_package_by_hand() -> None:
+    data = (ROOT / "legacy_models" / "packages" / "matmul-tf2.21.0.pbmm").read_bytes()
+    (start,) = struct.unpack("<Q", data[-8:])
+    regions = {}
+    for number, element in fields(data[start:-8]):
+        found = dict(fields(element))
+        regions[found[2]] = data[found.get(1, 0) :][: found[3]]
+        assert number == 1
+    assert list(regions) == [b"memmapped_package://w", b"memmapped_package://."]
+    assert struct.unpack("<3f", regions[b"memmapped_package://w"]) == (1.0, 2.0, 3.0)
+    nodes = [dict(fields(value)) for number, value in fields(regions[b"memmapped_package://."]) if number == 1]
+    assert [(node[1], node[2]) for node in nodes] == [
+        (b"x", b"Placeholder"),
+        (b"w", b"ImmutableConst"),
+        (b"y", b"MatMul"),
+    ]
 
 
 CONSTANT = np.arange(1, 2049, dtype="<f4").tobytes()

@@ -10,11 +10,14 @@ import click
 from graph_restore.cli import options
 from graph_restore.cli.notes import notes
 
+FORMATS = ("graph_def", "graph_def_text", "memmapped", "saved_model")
+
 
 @click.command("freeze")
 @click.argument("model")
 @click.argument("checkpoint", required=False)
-@click.option("-o", "--output", required=True, metavar="FILE", help="File to write, .pb or .pbtxt.")
+@click.option("-o", "--output", required=True, metavar="FILE", help="File to write: .pb, .pbtxt or .pbmm.")
+@click.option("--format", "form", type=click.Choice(FORMATS), metavar="FORM", help="saved_model, memmapped ...")
 @options.names("--fetches", help="Tensors wanted [the signature's, or the one output].")
 @options.names("--feeds", help="Tensors to feed; the graph is cut there.")
 @options.tags
@@ -34,13 +37,18 @@ from graph_restore.cli.notes import notes
               help="Store weights as float16 or bfloat16.")  # fmt: skip
 @options.names("--keep-variables", help="These stay variables: names or globs.")
 @click.option("--kept-checkpoint", metavar="PREFIX", help="Where to write them [FILE without suffix].")
+@click.option("--print-cpp", is_flag=True, help="Print C++ that feeds and runs it.")
+@click.option("--ops-header", metavar="FILE", help="Write ops_to_register.h for it.")
 @click.option("--force", is_flag=True, help="Overwrite even MODEL or a checkpoint.")
 def command(
     model: str,
     checkpoint: str | None,
     output: str,
+    form: str | None,
     tags: list[str] | None,
     kept_checkpoint: str | None,
+    print_cpp: bool,
+    ops_header: str | None,
     force: bool,
     **choices: Any,
 ) -> None:
@@ -51,17 +59,23 @@ def command(
     \b
     Example: graph-restore freeze run/model.ckpt-1000.meta --fetches softmax -o frozen.pb
     """
-    from graph_restore.cli.output import refuse_to_overwrite, report, write, write_kept
+    from graph_restore.cli.output import refuse_to_overwrite, report, write, write_kept, write_ops_header
 
     with notes() as note:
         before, frozen = _frozen(model, checkpoint, tags, choices)
-        if not force:
+        if not force and form != "saved_model":  # which sees to a directory that is there when it is written
             refuse_to_overwrite(output, before)
         for text in (*(before.restoration.notes if before.restoration else ()), *frozen.notes):
             note(text)
         kept = write_kept(frozen, kept_checkpoint or os.path.splitext(output)[0], force)
-        write(frozen, output)
+        write(frozen, output, form, **({"overwrite": force} if form == "saved_model" else {}))
+        if ops_header is not None:
+            write_ops_header(frozen, ops_header, note)
     report(before, frozen, output, kept)
+    if print_cpp:
+        from graph_restore.cpp import cpp_snippet
+
+        click.echo("\n" + cpp_snippet(frozen), nl=False)
 
 
 def _frozen(path: str, checkpoint: str | None, tags: list[str] | None, choices: dict[str, Any]) -> tuple[Any, Any]:

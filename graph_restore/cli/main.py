@@ -15,9 +15,9 @@ from graph_restore import __version__
 from graph_restore.errors import GraphRestoreError
 
 _ARGUMENT = re.compile(
-    r"\b(?P<name>fetches|feeds|tags|include|exclude|rename|cast|asset_dir|on_update)=(?:True|'(?P<value>\w+)')?"
+    r"\b(?P<name>fetches|feeds|tags|include|exclude|rename|cast|asset_dir|on_update|format|overwrite)=(?:True|'(?P<value>\w+)')?"
 )
-VERBS = ("inspect", "check", "freeze", "checkpoint")
+VERBS = ("inspect", "check", "freeze", "export", "checkpoint")
 
 
 def error_text(error: Exception) -> str:
@@ -30,6 +30,8 @@ def error_text(error: Exception) -> str:
 def _as_option(match: re.Match[str]) -> str:
     """The option for a Python argument that a message advises: `on_update='initial'` is `--on-update initial`."""
     value = match["value"] or ""
+    if match["name"] == "overwrite":
+        return "--force"
     return f"--{match['name'].replace('_', '-')}{' ' + value if value else ''}"
 
 

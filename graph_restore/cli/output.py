@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from typing import Any
 
 from graph_restore.api import export, load
 from graph_restore.cli.progress import progress
 from graph_restore.cli.tables import described, rows
-from graph_restore.errors import GraphRestoreError
+from graph_restore.errors import GraphRestoreError, TensorFlowRequiredError
 from graph_restore.formats.recognise import recognise
 from graph_restore.model import Model
+from graph_restore.storage.output import AtomicFile
 from graph_restore.storage.source import FileSource
 from graph_restore.summary import frozen_variables, placeholders
 
@@ -47,10 +50,32 @@ def _held(path: str) -> str | None:
     return {"Checkpoint": "a checkpoint", "CheckpointState": "the state of checkpoints"}.get(kind, f"a {kind}")
 
 
-def write(frozen: Model, path: str) -> None:
-    """Export, with a progress bar where that is of use."""
-    with progress(frozen.graph) as advance:
-        export(frozen, path, progress=advance)
+def write(model: Model, path: str, format: str | None = None, **options: Any) -> None:
+    """Export, with a progress bar where that is of use. `format` and `options` are those of `export`."""
+    with progress(model) as advance:
+        export(model, path, format, progress=advance, **options)
+
+
+def write_ops_header(model: Model, path: str, note: Callable[[str], None]) -> None:
+    """Write `ops_to_register.h`, with the classes of kernels where TensorFlow is there to name them."""
+    from graph_restore.cpp import ops_header
+
+    kernels = None
+    try:
+        from graph_restore.runtime.kernels import kernel_classes
+
+        kernels = kernel_classes(model.graph)
+    except TensorFlowRequiredError:
+        note(f"{path} chooses ops only: kernels are named by TensorFlow, which is not installed")
+    with AtomicFile(path) as file:
+        file.write(ops_header(model.graph, kernels).encode())
+
+
+def total_size(path: str) -> int:
+    """The bytes of a file, or of all files in a directory."""
+    if not os.path.isdir(path):
+        return os.path.getsize(path)
+    return sum(os.path.getsize(os.path.join(folder, name)) for folder, _, names in os.walk(path) for name in names)
 
 
 def write_kept(frozen: Model, prefix: str, overwrite: bool) -> str | None:
@@ -67,7 +92,7 @@ def report(before: Model, frozen: Model, path: str, kept: str | None = None) -> 
     """Print what was done; `kept`: the checkpoint of the variables that were kept."""
     variables = frozen_variables(before, frozen)
     facts = {
-        "wrote": f"{path}, {os.path.getsize(path):,} bytes, {len(frozen.graph.graph_def.node)} nodes",
+        "wrote": f"{path}, {total_size(path):,} bytes, {len(frozen.graph.graph_def.node)} nodes",
         "fetches": ", ".join(frozen.fetches) or "none",
         "feeds": ", ".join(described(tensor) for tensor in placeholders(frozen)) or "none",
         "variables": f"{len(variables)} frozen, {_others(before, frozen, len(variables))}",

@@ -6,15 +6,15 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from graph_restore.graph import Graph
+from graph_restore.model import Model
 
 LARGE = 50 << 20  # bytes; less is written before a bar could be read
 
 
 @contextmanager
-def progress(graph: Graph) -> Iterator[Callable[[int], None] | None]:
+def progress(model: Model) -> Iterator[Callable[[int], None] | None]:
     """A function to call with the bytes just written, None when no bar is shown."""
-    total = graph.encode().length if sys.stderr.isatty() else 0
+    total = _bytes_of(model) if sys.stderr.isatty() else 0
     if total < LARGE:
         yield None
         return
@@ -25,3 +25,9 @@ def progress(graph: Graph) -> Iterator[Callable[[int], None] | None]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=total)
         yield lambda count: bar.advance(task, count)
+
+
+def _bytes_of(model: Model) -> int:
+    """About how much there is to write: the graph with its constants, and the values of variables."""
+    values = [variable.value.nbytes for variable in model.variables if variable.value is not None]
+    return model.graph.encode().length + sum(values)

@@ -14,12 +14,17 @@ from typing import Any
 
 from graph_restore import protos
 from graph_restore.errors import CorruptionError, FormatError, UnsupportedFormatError
+from graph_restore.formats.text import print_text
+from graph_restore.graph import Graph
 from graph_restore.storage.coding import BYTES, Field, Window, encode_header
+from graph_restore.storage.output import AtomicFile, Progress
 from graph_restore.storage.source import Source
-from graph_restore.tensor_proto import encode_head, scan_tensor_proto
+from graph_restore.tensor_proto import Encoded, encode_head, scan_tensor_proto
 from graph_restore.tensors import LazyTensor
 
 PAYLOAD_FROM = 4096  # bytes; a smaller TensorProto stays in its node
+PROTOBUF_LIMIT = (1 << 31) - 1  # bytes; protobuf refuses to read a longer message
+_TEXT_LIMIT = 64 << 20  # bytes of content in a .pbtxt, which is about four times as long
 
 _INNER = {
     "SavedModel": {2: "MetaGraphDef"},
@@ -123,3 +128,37 @@ class _Scanner:
             return self._window.bytes_at(offset, end - offset)
         self.payloads[(max(self._graph, 0), self._function, self._node)] = tensor
         return encode_head(tensor)
+
+
+def write_graph_def(graph: Graph, path: str, progress: Progress | None = None) -> None:
+    """Write a binary GraphDef; UnsupportedFormatError past 2 GiB, before anything is written."""
+    encoded = graph.encode()
+    check_length(encoded, path)
+    with AtomicFile(path, progress) as file:
+        file.write_all(encoded.parts())
+
+
+def check_length(encoded: Encoded, path: str) -> None:
+    """UnsupportedFormatError with the ways out when a message would be longer than protobuf reads."""
+    if encoded.length > PROTOBUF_LIMIT:
+        raise UnsupportedFormatError(
+            "the graph would pass protobuf's limit of 2 GiB and nothing could read it; write a memmapped package "
+            "(.pbmm), or export the model before it is frozen with format='saved_model', which keeps the values apart",
+            path=path,
+            expected=f"at most {PROTOBUF_LIMIT} bytes",
+            found=encoded.length,
+        )
+
+
+def write_graph_def_text(graph: Graph, path: str, progress: Progress | None = None) -> None:
+    """Write a GraphDef as protobuf text; UnsupportedFormatError when it would be very large."""
+    length = graph.encode().length
+    if length > _TEXT_LIMIT:
+        raise UnsupportedFormatError(
+            "too large for protobuf text; write a .pb",
+            path=path,
+            expected=f"at most {_TEXT_LIMIT} bytes",
+            found=length,
+        )
+    with AtomicFile(path, progress) as file:
+        file.write(print_text(graph.materialize()).encode())

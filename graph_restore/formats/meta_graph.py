@@ -7,7 +7,8 @@ as `0.12.head` occur.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,12 +19,16 @@ from graph_restore.formats.text import parse_text
 from graph_restore.graph import Graph, Payloads
 from graph_restore.model import Model, ModelSource
 from graph_restore.names import parse_tensor_name
-from graph_restore.protos import AssetFileDef
+from graph_restore.ops import op_table
+from graph_restore.protos import AssetFileDef, MetaGraphDef
 from graph_restore.savers import find_savers
+from graph_restore.storage.coding import encode_header
 from graph_restore.storage.source import Source
+from graph_restore.tensor_proto import Encoded, concatenated, message_field
 
 INIT_OPS = ("saved_model_main_op", "legacy_init_op", "serving_init_op")
 INIT_OP_SIGNATURE = "__saved_model_init_op"
+_RELEASE = re.compile(r"\d+\.\d+\.\d+(-rc\d+)?")
 
 
 def read_meta_graph(source: Source, text: bool, origin: ModelSource) -> Model:
@@ -82,3 +87,64 @@ def _assets(meta_graph: Any, collections: Mapping[str, Any], origin: ModelSource
     folder = os.path.join(origin.folder or "", "assets")
     # an asset is a name inside assets/; whatever path a file gives, nothing outside that folder is opened
     return {tensor: os.path.join(folder, os.path.basename(name)) for tensor, name in found.items()}
+
+
+def encode_meta_graph(model: Model, tags: Iterable[str] = ()) -> Encoded:
+    """The serialized MetaGraphDef of a model, as a stream of bytes and stretches of the files its values lie in.
+
+    The list of ops is the model's own, and the newest known definition for the ops it does not describe: importers drop
+    attrs by it that they do not know and that have the default. A version of TensorFlow that is no release is left out.
+    """
+    rest = MetaGraphDef(saver_def=model.saver_def)
+    for name, collection in model.collections.items():
+        rest.collection_def[name].CopyFrom(collection)
+    for name, signature in model.signatures.items():
+        rest.signature_def[name].CopyFrom(signature)
+    for asset in asset_files(model.assets):
+        rest.asset_file_def.add().CopyFrom(asset)
+    info = encode_header(1, len(data := _meta_info(model, tags).SerializeToString(deterministic=True))) + data
+    return concatenated([info, *message_field(2, model.graph.encode()), rest.SerializeToString(deterministic=True)])
+
+
+def asset_files(assets: Mapping[str, str]) -> Iterator[Any]:
+    """An AssetFileDef for each filename tensor, with the name its file has in `assets`."""
+    names = asset_names(assets)
+    for tensor, path in assets.items():
+        asset = AssetFileDef(filename=names[path])
+        asset.tensor_info.name = tensor
+        yield asset
+
+
+def asset_names(assets: Mapping[str, str]) -> dict[str, str]:
+    """Path to file name of every asset: its own, or with a number where another file has that one."""
+    found: dict[str, str] = {}
+    for path in dict.fromkeys(assets.values()):
+        base = name = os.path.basename(path)
+        number = 0
+        while name in found.values():
+            number += 1
+            name = f"{base}_{number}"
+        found[path] = name
+    return found
+
+
+def _meta_info(model: Model, tags: Iterable[str]) -> Any:
+    info = MetaGraphDef.MetaInfoDef()
+    if model.meta_info is not None:
+        info.CopyFrom(model.meta_info)
+    if not _RELEASE.fullmatch(info.tensorflow_version):
+        info.ClearField("tensorflow_version")  # such as 0.12.head, which importers cannot parse
+    del info.tags[:]
+    info.tags.extend(tags)
+    described = {op.name for op in info.stripped_op_list.op}
+    functions = {function.signature.name for function in model.graph.graph_def.library.function}
+    for name in sorted(_ops(model.graph) - described - functions):
+        op_def = op_table().op_def(name)
+        if op_def is not None:
+            info.stripped_op_list.op.add().CopyFrom(op_def)
+    return info
+
+
+def _ops(graph: Graph) -> set[str]:
+    nodes = [graph.graph_def.node, *(function.node_def for function in graph.graph_def.library.function)]
+    return {node.op for body in nodes for node in body}

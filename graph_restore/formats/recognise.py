@@ -42,8 +42,8 @@ _TEXT_FIELD = re.compile(r"\s*(?:#[^\n]*\n\s*)*([a-z_]+)\s*(?:\{|:)")
 
 @dataclass(frozen=True)
 class Kind:
-    """`message`: "GraphDef", "MetaGraphDef", "SavedModel", "Event" (a file of events), "Checkpoint" or
-    "CheckpointState"; `text`: whether it is in protobuf text format."""
+    """`message`: "GraphDef", "MetaGraphDef", "SavedModel", "Event" (a file of events), "Memmapped" (a package),
+    "Checkpoint" or "CheckpointState"; `text`: whether it is in protobuf text format."""
 
     message: str
     text: bool = False
@@ -60,7 +60,7 @@ def recognise(source: Source) -> Kind:
     if _is_record(source, start):
         return Kind("Event")
     if _is_memmapped(source):
-        raise UnsupportedFormatError("this is a memmapped package (.pbmm), which is not read yet", path=source.name)
+        return Kind("Memmapped")
     message = _binary_kind(source)
     if message == "ONNX":
         raise UnsupportedFormatError(

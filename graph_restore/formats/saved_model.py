@@ -6,20 +6,37 @@ tensorflow/core/protobuf/saved_model.proto; several MetaGraphDefs, told apart by
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+import shutil
+import tempfile
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
-from graph_restore.errors import FormatError
-from graph_restore.formats.graph_def import Scanned, scan
-from graph_restore.formats.meta_graph import from_meta_graph
+from graph_restore.errors import FormatError, GraphRestoreError
+from graph_restore.formats.graph_def import Scanned, check_length, scan
+from graph_restore.formats.meta_graph import (
+    INIT_OP_SIGNATURE,
+    INIT_OPS,
+    asset_files,
+    asset_names,
+    encode_meta_graph,
+    from_meta_graph,
+)
 from graph_restore.formats.text import parse_text
+from graph_restore.graph import Graph
 from graph_restore.model import Model, ModelSource
-from graph_restore.storage.files import is_file
+from graph_restore.names import node_of
+from graph_restore.protos import CollectionDef, SignatureDef
+from graph_restore.storage.extent import Extent
+from graph_restore.storage.files import is_file, open_source
+from graph_restore.storage.output import AtomicFile, Progress
 from graph_restore.storage.source import Source
+from graph_restore.tensor_proto import concatenated, message_field
 
 FILE_NAMES = ("saved_model.pb", "saved_model.pbtxt")
 SERVE = frozenset({"serve"})
+ASSETS = "saved_model_assets"
 
 
 def find_saved_model(folder: str) -> str | None:
@@ -65,3 +82,104 @@ def _choose(meta_graphs: Any, tags: Collection[str] | None, path: str) -> int:
             found="no tags given" if wanted is None else ",".join(sorted(wanted)) or "(none)",
         )
     return matches[0]
+
+
+@contextmanager
+def new_directory(path: str, overwrite: bool = False) -> Iterator[str]:
+    """A directory beside `path` to write in, which takes that name when the block ends without an error.
+
+    GraphRestoreError when something is there already, unless it is an empty directory, or a SavedModel and `overwrite`.
+    """
+    path = os.path.abspath(path)
+    _refuse_existing(path, overwrite)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    stage = tempfile.mkdtemp(prefix=f".{os.path.basename(path)[:100]}.", suffix=".tmp", dir=os.path.dirname(path))
+    try:
+        yield stage
+        _refuse_existing(path, overwrite)  # again: writing may have taken long
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(stage, 0o777 & ~mask)  # mkdtemp makes it for its owner alone
+        _put_in_place(stage, path)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _refuse_existing(path: str, overwrite: bool) -> None:
+    if not os.path.lexists(path) or (os.path.isdir(path) and not os.listdir(path)):
+        return
+    if overwrite and os.path.isdir(path) and find_saved_model(path) is not None:
+        return
+    advice = "only a SavedModel is overwritten" if overwrite else "pass overwrite=True to replace a SavedModel"
+    raise GraphRestoreError(f"{path} is there already; take another directory, or remove it ({advice})")
+
+
+def _put_in_place(stage: str, path: str) -> None:
+    """Give a finished directory its name; what had that name is put aside first, and back if this fails."""
+    aside = f"{stage}.replaced" if os.path.isdir(path) else ""
+    if aside:
+        os.rename(path, aside)
+    try:
+        os.rename(stage, path)
+    except BaseException:
+        if aside:
+            os.rename(aside, path)
+        raise
+    with suppress(OSError):  # where directories can be synced
+        descriptor = os.open(os.path.dirname(path), os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    if aside:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_saved_model_files(
+    model: Model, folder: str, tags: Iterable[str], path: str, progress: Progress | None = None
+) -> None:
+    """Write `saved_model.pb` and `assets/` of a model whose graph is ready; the checkpoint is the caller's to write.
+
+    The init op is written both as a signature and as a v1 collection, the assets as asset_file_def and as a collection:
+    releases look in different places. `path`: what to name in errors.
+    """
+    meta_graph = encode_meta_graph(_with_collections(model), tags)
+    encoded = concatenated([b"\x08\x01", *message_field(2, meta_graph)])  # field 1: schema version 1
+    check_length(encoded, path)
+    with AtomicFile(os.path.join(folder, FILE_NAMES[0]), progress) as file:
+        file.write_all(encoded.parts())
+    names = asset_names(model.assets)
+    if names:
+        os.mkdir(os.path.join(folder, "assets"))
+    for asset, name in names.items():
+        source = open_source(asset)
+        with AtomicFile(os.path.join(folder, "assets", name), progress) as file:
+            file.splice(Extent(source, 0, source.size))
+
+
+def _with_collections(model: Model) -> Model:
+    """The model with its init op and assets where TensorFlow 1 looks for them."""
+    collections = {name: value for name, value in model.collections.items() if name not in (*INIT_OPS, ASSETS)}
+    signatures = dict(model.signatures)
+    if model.init_op is not None:
+        collections[INIT_OPS[0]] = CollectionDef(node_list=CollectionDef.NodeList(value=[model.init_op]))
+        if not _waits_for_feeds(model.graph, model.init_op):  # tf.saved_model.load would ask for these with each call
+            signatures[INIT_OP_SIGNATURE] = SignatureDef()
+            signatures[INIT_OP_SIGNATURE].outputs[INIT_OP_SIGNATURE].name = model.init_op
+    if model.assets:
+        collections[ASSETS] = CollectionDef()
+        for asset in asset_files(model.assets):
+            packed = collections[ASSETS].any_list.value.add()
+            packed.type_url, packed.value = "type.googleapis.com/tensorflow.AssetFileDef", asset.SerializeToString()
+    return replace(model, collections=collections, signatures=signatures)
+
+
+def _waits_for_feeds(graph: Graph, name: str) -> bool:
+    """Whether a node needs placeholders, as assets of TensorFlow 2 are."""
+    waiting, seen = [name], set()
+    while waiting:
+        node = graph.nodes.get(waiting.pop())
+        if node is not None and node.name not in seen:
+            seen.add(node.name)
+            waiting.extend(node_of(item) for item in node.input)
+    return any(graph.nodes[name].op == "Placeholder" for name in seen)

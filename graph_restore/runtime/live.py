@@ -15,11 +15,11 @@ from graph_restore.errors import GraphRestoreError, GraphRestoreWarning
 from graph_restore.model import Model
 from graph_restore.runtime.importing import Imported
 from graph_restore.runtime.initialise import initialise_variables, run_initializers
-from graph_restore.runtime.tables import table_initializers
 from graph_restore.runtime.variables import RestoredVariable, Setter
 from graph_restore.savers import saved_tables
 from graph_restore.tensors import LazyTensor, StringTensor, lazy
 from graph_restore.transforms.restore import restore
+from graph_restore.transforms.table_fillers import table_initializers
 from graph_restore.variables import Variable
 
 _BATCH_BYTES = 64 << 20

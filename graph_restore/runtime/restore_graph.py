@@ -18,18 +18,12 @@ from graph_restore.protos import SaverDef
 from graph_restore.runtime.guard import tensorflow
 from graph_restore.runtime.importing import Imported, check_elements, import_graph, model_of, refuse_unknown_ops
 from graph_restore.runtime.live import LiveModel
-from graph_restore.runtime.variables import (
-    RestoredVariable,
-    add_to_collections,
-    is_trainable,
-    make_setter,
-    make_variable,
-    updated_variables,
-)
+from graph_restore.runtime.variables import RestoredVariable, add_to_collections, make_setter, make_variable
 from graph_restore.savers import find_savers
 from graph_restore.transforms.prepare import prepare
 from graph_restore.transforms.restore import restore
 from graph_restore.transforms.selection import Rename, Selection
+from graph_restore.transforms.training import is_trainable, updated_variables
 from graph_restore.variables import RESOURCE_OPS, Variables
 
 

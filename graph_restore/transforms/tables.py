@@ -31,7 +31,7 @@ MUTABLE_TABLES = frozenset(
     for version in ("", "V2")
 )
 _INITIALISERS = frozenset({"InitializeTable", "InitializeTableV2", "LookupTableImport", "LookupTableImportV2"})
-_FROM_FILE = frozenset({"InitializeTableFromTextFile", "InitializeTableFromTextFileV2"})
+FROM_FILE = frozenset({"InitializeTableFromTextFile", "InitializeTableFromTextFileV2"})
 _CHANGES = ("LookupTableInsert", "LookupTableRemove", "LookupTableImport")
 _WHOLE_LINE, _LINE_NUMBER = -2, -1
 
@@ -87,7 +87,7 @@ def _import_saved(draft: Draft, model: Model, table: Any) -> str:
 
 def _fills(draft: Draft, node: Any) -> bool:
     """Whether a node initialises a table, other than a saver that restores a mutable one."""
-    if node.op in _FROM_FILE:
+    if node.op in FROM_FILE:
         return True
     if node.op not in _INITIALISERS:
         return False
@@ -102,7 +102,7 @@ def inline_tables(
     users = draft.consumers()
     for table, fillers in tables.items():
         for filler in fillers:
-            if draft.nodes[filler].op in _FROM_FILE:
+            if draft.nodes[filler].op in FROM_FILE:
                 _read_file(draft, model, table, filler, asset_dir)
         if self_initialising:
             for user, position in users[table]:
@@ -121,6 +121,11 @@ def init_node(draft: Draft, wanted: str | None, tables: dict[str, list[str]]) ->
     name = wanted if wanted is not None and not taken else draft.free_name("init_all_tables")
     draft.add(NodeDef(name=name, op="NoOp", input=[f"^{filler}" for filler in fillers]))
     return name
+
+
+def group(draft: Draft, name: str, nodes: Iterable[str]) -> str:
+    """The name of a new NoOp that runs `nodes`."""
+    return str(draft.add(NodeDef(name=draft.free_name(name), op="NoOp", input=[f"^{node}" for node in nodes])).name)
 
 
 def _read_file(draft: Draft, model: Model, table: str, filler: str, asset_dir: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Lookup tables of a live graph: which nodes fill them, once, and which fill them from a checkpoint.
+"""Lookup tables of a whole graph: which nodes fill them, once, and which fill them from a checkpoint.
 
 A table made from constants or a file is filled by an InitializeTable op, or (from TensorFlow 1.15 on) by a
 LookupTableImport of constants. A LookupTableImport fed by a restore op belongs to a saver instead: the table's keys
@@ -14,12 +14,12 @@ from graph_restore.savers import TABLE_IMPORTS, saved_tables
 _INITIALIZERS = (
     "InitializeTable", "InitializeTableV2", "InitializeTableFromTextFile", "InitializeTableFromTextFileV2",
 )  # fmt: skip
-_COLLECTION = "table_initializer"
+TABLE_COLLECTION = "table_initializer"
 
 
 def table_initializers(model: Model) -> list[str]:
     """The nodes to run once: those that fill tables, and whatever else is in the collection of table initializers."""
-    graph, listed = model.graph, model.collections.get(_COLLECTION)
+    graph, listed = model.graph, model.collections.get(TABLE_COLLECTION)
     saved = {table.node for table in saved_tables(graph)}
     found = [node.name for node in graph.graph_def.node if node.op in _INITIALIZERS or node.op in TABLE_IMPORTS]
     members = [parse_tensor_name(name)[0] for name in listed.node_list.value] if listed is not None else []

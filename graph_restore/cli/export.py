@@ -1,0 +1,89 @@
+"""`graph-restore export`: a model with its variables, in another format."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from graph_restore.cli import options
+from graph_restore.cli.notes import notes
+
+FORMATS = ("saved_model", "meta_graph", "checkpoint", "graph_def", "graph_def_text", "memmapped")
+_OF_SAVED_MODEL = ("fetches", "feeds", "whole_graph", "asset_dir")
+
+
+@click.command("export")
+@click.argument("model")
+@click.argument("checkpoint", required=False)
+@click.option("-o", "--output", required=True, metavar="OUT", help="File, checkpoint prefix or directory to write.")
+@click.option("--format", "form", type=click.Choice(FORMATS), metavar="FORM",
+              help="saved_model, meta_graph, checkpoint, graph_def, memmapped.")  # fmt: skip
+@options.names("--fetches", help="Outputs of a SavedModel's signature.")
+@options.names("--feeds", help="Its inputs; the graph is cut there.")
+@click.option("--whole-graph", is_flag=True, help="Keep what no signature needs.")
+@options.tags
+@click.option("--moving-averages", is_flag=True, help="Take averaged values where there are any.")
+@options.names("--include", help="Restore these variables only: names or globs.")
+@options.names("--exclude", help="Leave these variables out.")
+@options.rename
+@click.option("--cast", is_flag=True, help="Convert values of another dtype.")
+@click.option("--initialize", is_flag=True, help="First values for variables without a tensor.")
+@click.option("--asset-dir", metavar="DIR", help="Where vocabulary files lie now.")
+@click.option("--keep-devices", is_flag=True, help="Leave device placements in.")
+@click.option("--force", is_flag=True, help="Replace a SavedModel or checkpoint.")
+def command(
+    model: str,
+    checkpoint: str | None,
+    output: str,
+    form: str | None,
+    tags: list[str] | None,
+    force: bool,
+    keep_devices: bool,
+    **choices: Any,
+) -> None:
+    """Write MODEL, its variables with it, in another format.
+
+    \b
+    saved_model  a directory for serving and tf.saved_model.load
+    meta_graph   OUT.meta and the checkpoint OUT, for import_meta_graph
+
+    \b
+    Example: graph-restore export run/model.ckpt-1000.meta -o served --format saved_model --fetches softmax
+    """
+    from graph_restore.cli.output import refuse_to_overwrite, total_size, write
+
+    form = form or ("meta_graph" if output.endswith(".meta") else None)
+    given = {name: choices.pop(name) for name in _OF_SAVED_MODEL}
+    _refuse_options({name: value for name, value in given.items() if value}, form)
+    more = given if form == "saved_model" else {}
+    more |= {"keep_devices": keep_devices} if form in ("saved_model", "meta_graph") else {}
+    more |= {"overwrite": force} if form in ("saved_model", "meta_graph", "checkpoint") else {}
+    with notes() as note:
+        restored = _restored(model, checkpoint, tags, choices)
+        if not force and form not in ("saved_model", "meta_graph", "checkpoint"):  # which see to it as they write
+            refuse_to_overwrite(output, restored)
+        for text in (*(restored.restoration.notes if restored.restoration else ()), *restored.notes):
+            note(text)
+        write(restored, output, form, **more)
+    where = output if os.path.exists(output) else f"{output.removesuffix('.meta')}.index"
+    click.echo(f"wrote {output}" + (f", {total_size(where):,} bytes" if where == output else ""))
+
+
+def _refuse_options(given: dict[str, Any], form: str | None) -> None:
+    if given and form != "saved_model":
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise click.UsageError(f"{flags} goes with --format saved_model; to cut a graph, freeze it")
+
+
+def _restored(path: str, checkpoint: str | None, tags: list[str] | None, choices: dict[str, Any]) -> Any:
+    from graph_restore.api import load
+    from graph_restore.transforms.initialize import initialize
+    from graph_restore.transforms.restore import restore
+
+    model = load(path, tags=tags)
+    first_values = choices.pop("initialize")
+    if checkpoint is not None or len(model.variables):
+        model = restore(model, checkpoint, **choices)
+    return initialize(model) if first_values else model

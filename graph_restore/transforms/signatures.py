@@ -1,0 +1,128 @@
+"""Signatures of a model that is to be served: given, kept, or made from fetches and feeds.
+
+Keys of a made one are node names, with `_k` for outputs past the first. See tensorflow/core/protobuf/meta_graph.proto.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from graph_restore.dtypes import REF_OFFSET
+from graph_restore.errors import FreezeError, NodeNotFoundError, UnsupportedFormatError
+from graph_restore.graph import Graph
+from graph_restore.model import Model
+from graph_restore.names import node_of, parse_tensor_name, tensor_name
+from graph_restore.protos import SignatureDef
+from graph_restore.transforms.feeds import output_shape
+from graph_restore.transforms.fetches import DEFAULT_SIGNATURE
+
+PREDICT = "tensorflow/serving/predict"
+Tensors = Mapping[str, str] | Iterable[str]
+
+
+def make_signature(graph: Graph, inputs: Tensors, outputs: Tensors, method: str = PREDICT) -> Any:
+    """The SignatureDef of these tensors: names, or key to name. dtype and shape are those the graph states.
+
+    NodeNotFoundError for a name that the graph does not have.
+    """
+    signature = SignatureDef(method_name=method)
+    for side, tensors in ((signature.inputs, inputs), (signature.outputs, outputs)):
+        named = tensors if isinstance(tensors, Mapping) else keyed([tensors] if isinstance(tensors, str) else tensors)
+        for key, name in named.items():
+            _describe(graph, side[key], name)
+    return signature
+
+
+def keyed(tensors: Iterable[str]) -> dict[str, str]:
+    """Key to tensor name: the node's name, `node_1` for its second output."""
+    found: dict[str, str] = {}
+    for name in tensors:
+        node, index = parse_tensor_name(name)
+        base = key = f"{node}_{index}" if index else node
+        number = 0
+        while key in found and found[key] != tensor_name(node, index):
+            number += 1
+            key = f"{base}_{number}"
+        found[key] = tensor_name(node, index)
+    return found
+
+
+def _describe(graph: Graph, info: Any, name: str) -> None:
+    node, index = graph.node(name), parse_tensor_name(name)[1]
+    info.name = tensor_name(node.name, index)
+    try:
+        types = graph.ops.output_types(node)
+    except UnsupportedFormatError:
+        types = []  # an op that only its own library knows
+    if types and index >= len(types):
+        raise NodeNotFoundError(f"node {node.name} ({node.op}) has {len(types)} outputs; there is no {name}")
+    if types:
+        info.dtype = types[index] - REF_OFFSET if types[index] > REF_OFFSET else types[index]
+    info.tensor_shape.CopyFrom(output_shape(node, index))
+
+
+def given_signatures(graph: Graph, given: Mapping[str, Any]) -> dict[str, Any]:
+    """SignatureDefs of what a caller gave by name: SignatureDefs of any make, or {"inputs": ..., "outputs": ...} of
+    tensor names or keys and tensor names."""
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        if hasattr(value, "SerializeToString"):
+            found[name] = SignatureDef.FromString(value.SerializeToString())
+            for tensor in [*inputs_of(found[name]), *outputs_of(found[name])]:
+                graph.node(tensor)
+        elif isinstance(value, Mapping) and value.keys() <= {"inputs", "outputs", "method"} and "outputs" in value:
+            method = value.get("method", PREDICT)
+            found[name] = make_signature(graph, value.get("inputs", ()), value["outputs"], method)
+        else:
+            raise ValueError(
+                f"signature {name!r} is a SignatureDef or {{'inputs': ..., 'outputs': ...}}, not {type(value).__name__}"
+            )
+    return found
+
+
+def kept_signatures(model: Model) -> dict[str, Any]:
+    """The model's own signatures, when they say all that it was frozen to; else none."""
+    outputs = {name for signature in model.signatures.values() for name in outputs_of(signature)}
+    wanted = {tensor_name(*parse_tensor_name(name)) for name in model.fetches}
+    return dict(model.signatures) if wanted <= outputs else {}
+
+
+def inputs_of(signature: Any) -> list[str]:
+    """The tensor names a signature is fed by, the parts of sparse and composite tensors too."""
+    return [name for info in signature.inputs.values() for name in _names(info)]
+
+
+def outputs_of(signature: Any) -> list[str]:
+    """The tensor names a signature fetches."""
+    return [name for info in signature.outputs.values() for name in _names(info)]
+
+
+def _names(info: Any) -> Sequence[str]:
+    kind = info.WhichOneof("encoding")
+    if kind == "coo_sparse":
+        sparse = info.coo_sparse
+        return [sparse.values_tensor_name, sparse.indices_tensor_name, sparse.dense_shape_tensor_name]
+    if kind == "composite_tensor":
+        return [name for component in info.composite_tensor.components for name in _names(component)]
+    return [info.name] if info.name else []
+
+
+def unfed(graph: Graph, signature: Any) -> list[str]:
+    """The placeholders that a signature's outputs need and that are not among its inputs, in file order."""
+    fed = {node_of(name) for name in inputs_of(signature)}
+    needed: set[str] = set()
+    waiting = [node_of(name) for name in outputs_of(signature)]
+    while waiting:
+        name = waiting.pop()
+        if name not in needed and name not in fed and name in graph.nodes:
+            needed.add(name)
+            waiting.extend(node_of(item) for item in graph.nodes[name].input)
+    return [name for name, node in graph.nodes.items() if name in needed and node.op.startswith("Placeholder")]
+
+
+def default_only(signature: Any) -> dict[str, Any]:
+    """The one signature, under the name that serving looks for."""
+    if not signature.outputs:
+        raise FreezeError("a signature needs outputs; pass fetches=")
+    return {DEFAULT_SIGNATURE: signature}
