@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from graph_restore.transforms.initialize import initialize as initialize
     from graph_restore.transforms.restore import restore as restore
     from graph_restore.transforms.saver import build_saver as build_saver
+    from graph_restore.transforms.unfreeze import unfreeze as unfreeze
     from graph_restore.variables import Variable as Variable
 
 # public name -> module; imported on first use, so that `import graph_restore` costs next to nothing
@@ -43,7 +44,7 @@ _MODULES = {
     "load_checkpoint": "checkpoint", "latest_checkpoint": "checkpoint", "Checkpoint": "checkpoint",
     "restore": "transforms.restore",
     "initialize": "transforms.initialize", "freeze": "transforms.freeze",
-    "build_saver": "transforms.saver",
+    "build_saver": "transforms.saver", "unfreeze": "transforms.unfreeze",
     "restore_graph": "runtime.restore_graph", "RestoredVariable": "runtime.variables",
     "Graph": "graph", "LazyTensor": "tensors", "Model": "model", "Variable": "variables",
     "GraphRestoreError": "errors", "FormatError": "errors", "CorruptionError": "errors",

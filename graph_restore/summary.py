@@ -113,7 +113,7 @@ def summarise_model(model: Model) -> dict[str, Any]:
         "tags": list(model.source.tags),
         "nodes": len(graph.graph_def.node),
         "signatures": {name: _signature(value) for name, value in sorted(model.signatures.items())},
-        "inputs": inputs or [tensor for tensor in placeholders(graph) if tensor["name"] not in _file_names(model)],
+        "inputs": inputs or placeholders(model),
         "outputs": outputs or [_tensor(graph, name) for name in candidate_fetches(graph)],
         "outputs_from": "signatures" if outputs else "candidates",
         "variables": [variable.to_dict() for variable in model.variables],
@@ -128,15 +128,22 @@ def summarise_model(model: Model) -> dict[str, Any]:
     }
 
 
-def placeholders(graph: Graph) -> list[dict[str, Any]]:
-    """Name, dtype and shape of every placeholder, in file order."""
-    return [_tensor(graph, tensor_name(node.name)) for node in graph.graph_def.node if node.op in _PLACEHOLDERS]
+def placeholders(model: Model) -> list[dict[str, Any]]:
+    """Name, dtype and shape of every placeholder, in file order, but for those of savers."""
+    nodes, files = model.graph.graph_def.node, _file_names(model)
+    found = [_tensor(model.graph, tensor_name(node.name)) for node in nodes if node.op in _PLACEHOLDERS]
+    return [tensor for tensor in found if tensor["name"] not in files]
 
 
 def frozen_variables(before: Model, after: Model) -> list[str]:
     """Names of the variables of `before` that are constants in `after`, which was frozen from it."""
-    nodes = after.graph.nodes
-    return [v.name for v in before.variables if v.name in nodes and nodes[v.name].op == "Const"]
+    return [v.name for v in before.variables if any(_is_constant(after, name) for name in (v.name, v.snapshot))]
+
+
+def _is_constant(model: Model, name: str | None) -> bool:
+    """Whether a node is a Const, or the Cast of one that is stored in half precision."""
+    node = model.graph.nodes.get(node_of(name or ""))
+    return node is not None and node.op in ("Const", "Cast")
 
 
 def summarise_fit(restored: Model) -> dict[str, Any]:

@@ -97,11 +97,12 @@ def shapes_agree(declared: Shape, found: tuple[int, ...]) -> bool:
 
 
 class Variables(Sequence[Variable]):
-    """The variables of a graph in file order; also looked up by node or tensor name."""
+    """The variables of a graph in file order; also looked up by the node or tensor name of the variable or its read."""
 
     def __init__(self, variables: Iterable[Variable] = ()) -> None:
         self._list = tuple(variables)
         self._by_name = {variable.name: variable for variable in self._list}
+        self._by_read = {parse_tensor_name(one.snapshot)[0]: one for one in self._list if one.snapshot is not None}
 
     @overload
     def __getitem__(self, key: int | str) -> Variable: ...
@@ -117,7 +118,8 @@ class Variables(Sequence[Variable]):
 
     def get(self, name: str) -> Variable | None:
         """The variable of that node or tensor name, or None."""
-        return self._by_name.get(parse_tensor_name(name)[0])
+        node = parse_tensor_name(name)[0]
+        return self._by_name.get(node) or self._by_read.get(node)
 
     def names(self) -> list[str]:
         """The node names, in file order."""

@@ -43,7 +43,7 @@ PUBLIC_NAMES = [
     "GraphRestoreError", "GraphRestoreWarning", "LazyTensor", "Model", "NodeNotFoundError", "RestoreError",
     "RestoredVariable", "TensorFlowRequiredError", "TensorNotFoundError", "UnsupportedFormatError", "Variable",
     "build_saver", "export", "freeze", "initialize", "latest_checkpoint", "load", "load_checkpoint", "restore",
-    "restore_graph",
+    "restore_graph", "unfreeze",
 ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import click
@@ -29,9 +30,19 @@ from graph_restore.cli.notes import notes
               help="Filled by: inline, or init_op.")  # fmt: skip
 @click.option("--asset-dir", metavar="DIR", help="Where vocabulary files lie now.")
 @click.option("--keep-devices", is_flag=True, help="Leave device placements in.")
+@click.option("--precision", type=click.Choice(["float16", "bfloat16"]), metavar="TYPE",
+              help="Store weights as float16 or bfloat16.")  # fmt: skip
+@options.names("--keep-variables", help="These stay variables: names or globs.")
+@click.option("--kept-checkpoint", metavar="PREFIX", help="Where to write them [FILE without suffix].")
 @click.option("--force", is_flag=True, help="Overwrite even MODEL or a checkpoint.")
 def command(
-    model: str, checkpoint: str | None, output: str, tags: list[str] | None, force: bool, **choices: Any
+    model: str,
+    checkpoint: str | None,
+    output: str,
+    tags: list[str] | None,
+    kept_checkpoint: str | None,
+    force: bool,
+    **choices: Any,
 ) -> None:
     """Write MODEL as one file in which variables are constants.
 
@@ -40,7 +51,7 @@ def command(
     \b
     Example: graph-restore freeze run/model.ckpt-1000.meta --fetches softmax -o frozen.pb
     """
-    from graph_restore.cli.output import refuse_to_overwrite, report, write
+    from graph_restore.cli.output import refuse_to_overwrite, report, write, write_kept
 
     with notes() as note:
         before, frozen = _frozen(model, checkpoint, tags, choices)
@@ -48,8 +59,9 @@ def command(
             refuse_to_overwrite(output, before)
         for text in (*(before.restoration.notes if before.restoration else ()), *frozen.notes):
             note(text)
+        kept = write_kept(frozen, kept_checkpoint or os.path.splitext(output)[0], force)
         write(frozen, output)
-    report(before, frozen, output)
+    report(before, frozen, output, kept)
 
 
 def _frozen(path: str, checkpoint: str | None, tags: list[str] | None, choices: dict[str, Any]) -> tuple[Any, Any]:

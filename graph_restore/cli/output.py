@@ -53,15 +53,36 @@ def write(frozen: Model, path: str) -> None:
         export(frozen, path, progress=advance)
 
 
-def report(before: Model, frozen: Model, path: str) -> None:
-    """Print what was done."""
+def write_kept(frozen: Model, prefix: str, overwrite: bool) -> str | None:
+    """Write the values of variables that were kept as a checkpoint; its prefix, None when there are none."""
+    if not len(frozen.variables):
+        return None
+    if os.path.exists(f"{prefix}.index") and not overwrite:
+        raise GraphRestoreError(f"a checkpoint is at {prefix}; give another --kept-checkpoint, or pass --force")
+    export(frozen, prefix, "checkpoint", overwrite=overwrite)
+    return prefix
+
+
+def report(before: Model, frozen: Model, path: str, kept: str | None = None) -> None:
+    """Print what was done; `kept`: the checkpoint of the variables that were kept."""
     variables = frozen_variables(before, frozen)
     facts = {
         "wrote": f"{path}, {os.path.getsize(path):,} bytes, {len(frozen.graph.graph_def.node)} nodes",
         "fetches": ", ".join(frozen.fetches) or "none",
-        "feeds": ", ".join(described(tensor) for tensor in placeholders(frozen.graph)) or "none",
-        "variables": f"{len(variables)} frozen, {len(before.variables) - len(variables)} not needed",
+        "feeds": ", ".join(described(tensor) for tensor in placeholders(frozen)) or "none",
+        "variables": f"{len(variables)} frozen, {_others(before, frozen, len(variables))}",
     }
+    if kept is not None:
+        facts["checkpoint"] = f"{kept}, of the variables kept; to be restored by {_restore_op(frozen)}"
     if frozen.init_op is not None:
         facts["init_op"] = f"{frozen.init_op}, to be run once before the first fetch"
     sys.stdout.writelines(line + "\n" for line in rows(facts.items()))
+
+
+def _others(before: Model, frozen: Model, number: int) -> str:
+    kept = len(frozen.variables)
+    return (f"{kept} kept, " if kept else "") + f"{len(before.variables) - number - kept} not needed"
+
+
+def _restore_op(frozen: Model) -> str:
+    return str(frozen.saver_def.restore_op_name)

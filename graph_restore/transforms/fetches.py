@@ -40,7 +40,7 @@ _MOST_LISTED = 12
 
 
 def choose(model: Model, fetches: Iterable[str] | None, feeds: Iterable[str] | None) -> tuple[list[str], list[str]]:
-    """(fetches, feeds) as given, or those of the signature, or the one candidate.
+    """(fetches, feeds) as given, or those a frozen model has, or those of the signature, or the one candidate.
 
     FreezeError that lists the candidates and why there is no choice.
     """
@@ -50,6 +50,8 @@ def choose(model: Model, fetches: Iterable[str] | None, feeds: Iterable[str] | N
         return given, fed or []
     if given is not None:
         raise FreezeError("fetches is empty; name at least one tensor, or leave it out to have it chosen")
+    if model.fetches:
+        return list(model.fetches), list(model.feeds) if fed is None else fed
     signature = default_signature(model)
     if signature is not None:
         outputs, inputs = _bound(signature.outputs), _bound(signature.inputs)

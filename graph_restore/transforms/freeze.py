@@ -29,8 +29,12 @@ from graph_restore.transforms.captures import Captures, argument_of, is_call
 from graph_restore.transforms.draft import Draft, Tensor, control_inputs
 from graph_restore.transforms.feeds import cut_feeds, cut_pipelines, resolve
 from graph_restore.transforms.fetches import choose
+from graph_restore.transforms.former import name_former_constants
 from graph_restore.transforms.functions import modern_functions, reachable_functions
 from graph_restore.transforms.hidden import check_nothing_lost
+from graph_restore.transforms.partial import initializer_nodes, kept_variables, others, with_kept
+from graph_restore.transforms.precision import PRECISIONS, reduce_precision
+from graph_restore.transforms.selection import Selection
 from graph_restore.transforms.tables import init_node, inline_tables, table_initializers
 from graph_restore.transforms.updates import Updates
 from graph_restore.variables import VARIABLE_OPS, Variable, Variables
@@ -52,6 +56,8 @@ def freeze(
     asset_dir: str | None = None,
     on_update: str = "error",
     keep_devices: bool = False,
+    precision: str | None = None,
+    keep_variables: Selection = None,
 ) -> Model:
     """A model whose graph computes `fetches` from `feeds` without variables, values still on disk.
 
@@ -59,12 +65,17 @@ def freeze(
     placeholder to the value it always has. `tables`: "inline" lets look-ups initialise their tables, "init_op" leaves
     that to the result's `init_op`. `asset_dir`: where vocabulary files are now. `on_update`: "error", or "initial" to
     take restored values where an update in the graph makes the result uncertain. `keep_devices`: keep node devices.
+    `precision`: "float16" or "bfloat16" to store weights so, inputs and outputs staying as they are (see `precision`).
+    `keep_variables`: those that stay variables, in the forms that `restore` takes for `include` (see `partial`).
 
     Every choice is told by a GraphRestoreWarning and in the result's `notes`. Raises FreezeError for what cannot be
     frozen without changing the result, NodeNotFoundError for names the graph does not have.
     """
     if tables not in _TABLE_MODES or on_update not in ("error", "initial"):
         raise ValueError(f"tables is one of {_TABLE_MODES} and on_update 'error' or 'initial'")
+    if precision is not None and precision not in PRECISIONS:
+        raise ValueError(f"precision is one of {list(PRECISIONS)}, not {precision!r}")
+    kept = kept_variables(model, keep_variables)
     graph = modern_functions(model.graph)
     chosen, fed = choose(model, fetches, feeds)
     targets, sources = resolve(graph, chosen), resolve(graph, fed)
@@ -76,12 +87,14 @@ def freeze(
     fillers = table_initializers(draft, model, draft.ancestors(roots))
     roots |= {name for names in fillers.values() for name in names}
     inline_tables(draft, model, fillers, tables == "inline", asset_dir)
+    roots |= initializer_nodes(draft, kept, roots, targets)
     draft.keep(draft.ancestors(roots))
-    _freeze_variables(draft, model.variables, targets, roots, on_update)
+    _freeze_variables(draft, others(model.variables, kept), targets, roots, on_update)
+    name_former_constants(draft, roots)
     init_op = init_node(draft, model.init_op, fillers)
     _clean(draft, keep_devices)
-    frozen = _checked(draft)
-    return replace(
+    frozen = _checked(draft, kept)
+    result = replace(
         model,
         graph=frozen,
         variables=Variables(),
@@ -95,6 +108,8 @@ def freeze(
         feeds=tuple(tensor_name(*tensor) for tensor in sources),
         notes=(*model.notes, *draft.notes),
     )
+    result = reduce_precision(result, precision, model.variables) if precision is not None else result
+    return with_kept(result, kept)
 
 
 def _set_constants(draft: Draft, constants: Mapping[str, Any]) -> None:
@@ -302,13 +317,13 @@ def _keep_living(node: Any, nodes: Mapping[str, Any]) -> None:
         node.attr["_class"].list.s.extend(kept)
 
 
-def _checked(draft: Draft) -> Graph:
-    """The draft as a graph that surely has no variable and no dangling input."""
-    left = {name: node.op for name, node in draft.nodes.items() if node.op in VARIABLE_OPS}
+def _checked(draft: Draft, kept: Variables) -> Graph:
+    """The draft as a graph that surely has no variable but those kept and no dangling input."""
+    left = [one for one, node in draft.nodes.items() if node.op in VARIABLE_OPS and one not in kept.names()]
     if left:
         raise FreezeError(
             f"variables are left in the graph: {', '.join(left)}; this is a defect, please report it with the model",
-            variables=list(left),
+            variables=left,
         )
     for node in draft.nodes.values():
         for item in node.input:
