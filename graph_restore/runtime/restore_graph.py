@@ -115,7 +115,7 @@ def restore_graph(
         saver = _saver(live, keyed, saver_def is not None)
         if session is not None:
             _fill(live, session, checkpoint, initialize_missing, saver)
-        elif checkpoint is not None or model.restoration is not None:
+        elif checkpoint is not None or _has_values(model):
             warnings.warn(_line_to_run(save_path, model), GraphRestoreWarning, stacklevel=2)
     return (None if return_elements is None else found), saver
 
@@ -209,7 +209,7 @@ def _fill(live: LiveModel, session: Any, checkpoint: Any, initialize_missing: bo
     """Restore from a checkpoint, else from the values that the model brought with it, if any."""
     if checkpoint is not None:
         restored = live.restore(session, checkpoint)
-    elif live.model.restoration is not None:
+    elif _has_values(live.model):
         restored = live.model
         live.assign(session, restored.variables)
     else:
@@ -220,6 +220,11 @@ def _fill(live: LiveModel, session: Any, checkpoint: Any, initialize_missing: bo
         live.initialise(session, restored)
     else:
         live.report(live.lacking(restored), "have no value yet")
+
+
+def _has_values(model: Model) -> bool:
+    """Whether the model brings values: restored, initialized, or those of constants that were made variables."""
+    return model.restoration is not None or any(variable.value is not None for variable in model.variables)
 
 
 def _line_to_run(save_path: Any, model: Model) -> str:

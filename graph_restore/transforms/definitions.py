@@ -21,15 +21,17 @@ def with_definitions(collections: Mapping[str, Any], variables: Iterable[Variabl
 
     TensorFlow wants an initializer and a read; a variable that lacks one of them is left out.
     """
-    found = dict(collections)
+    added: dict[str, list[bytes]] = {}
     for variable in variables:
-        if variable.initializer is None or variable.snapshot is None:
-            continue
-        for name in variable.collections or _usual(variable):
-            collection = CollectionDef()
-            collection.CopyFrom(found.get(name, collection))
-            collection.bytes_list.value.append(_definition(variable).SerializeToString())
-            found[name] = collection
+        if variable.initializer is not None and variable.snapshot is not None:
+            for name in variable.collections or _usual(variable):
+                added.setdefault(name, []).append(_definition(variable).SerializeToString())
+    found = dict(collections)
+    for name, definitions in added.items():
+        collection = CollectionDef()
+        collection.CopyFrom(found.get(name, collection))
+        collection.bytes_list.value.extend(definitions)
+        found[name] = collection
     return found
 
 

@@ -319,7 +319,7 @@ def _keep_living(node: Any, nodes: Mapping[str, Any]) -> None:
 
 def _checked(draft: Draft, kept: Variables) -> Graph:
     """The draft as a graph that surely has no variable but those kept and no dangling input."""
-    left = [one for one, node in draft.nodes.items() if node.op in VARIABLE_OPS and one not in kept.names()]
+    left = [one.name for one in draft.nodes.values() if one.op in VARIABLE_OPS and kept.get(one.name) is None]
     if left:
         raise FreezeError(
             f"variables are left in the graph: {', '.join(left)}; this is a defect, please report it with the model",

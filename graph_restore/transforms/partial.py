@@ -44,6 +44,8 @@ def others(variables: Variables, kept: Variables) -> Variables:
 
 def initializer_nodes(draft: Draft, kept: Variables, roots: Iterable[str], targets: Iterable[Tensor]) -> set[str]:
     """The initializers that stay: those of kept variables that `roots` need. FreezeError for a handle as a target."""
+    if not len(kept):
+        return set()
     handles = {variable.name for variable in kept if variable.kind == "resource"}
     for name, _ in targets:
         if name in handles and draft.nodes[name].op in VARIABLE_OPS:

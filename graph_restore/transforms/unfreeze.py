@@ -83,6 +83,7 @@ def unfreeze(
         graph=draft.finish(),
         variables=Variables([*model.variables, *made]),
         collections=with_definitions(model.collections, made),
+        restoration=None,  # it told of the variables that were frozen
         notes=(*model.notes, *draft.notes),
     )
     return build_saver(unfrozen)
