@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from graph_restore.dtypes import REF_OFFSET, DataType
-from graph_restore.errors import FreezeError, NodeNotFoundError, UnsupportedFormatError, near_names
-from graph_restore.graph import Graph, tensor_attr
+from graph_restore.errors import FreezeError, UnsupportedFormatError, near_names
+from graph_restore.graph import tensor_attr
 from graph_restore.model import Model
 from graph_restore.names import node_of, tensor_name
 from graph_restore.protos import NodeDef, TensorProto
@@ -29,8 +29,9 @@ from graph_restore.transforms.captures import Captures, argument_of, is_call
 from graph_restore.transforms.draft import Draft, Tensor, control_inputs
 from graph_restore.transforms.feeds import cut_feeds, cut_pipelines, resolve
 from graph_restore.transforms.fetches import choose
+from graph_restore.transforms.finish import checked, clean, still_valid
 from graph_restore.transforms.former import name_former_constants
-from graph_restore.transforms.functions import modern_functions, reachable_functions
+from graph_restore.transforms.functions import modern_functions
 from graph_restore.transforms.hidden import check_nothing_lost
 from graph_restore.transforms.partial import initializer_nodes, kept_variables, others, with_kept
 from graph_restore.transforms.precision import PRECISIONS, reduce_precision
@@ -92,8 +93,8 @@ def freeze(
     _freeze_variables(draft, others(model.variables, kept), targets, roots, on_update)
     name_former_constants(draft, roots)
     init_op = init_node(draft, model.init_op, fillers)
-    _clean(draft, keep_devices)
-    frozen = _checked(draft, kept)
+    clean(draft, keep_devices)
+    frozen = checked(draft, kept)
     result = replace(
         model,
         graph=frozen,
@@ -102,7 +103,7 @@ def freeze(
         saver_def=None,
         collections={},
         assets={},
-        signatures=_still_valid(model.signatures, frozen),
+        signatures=still_valid(model.signatures, frozen),
         init_op=init_op,
         fetches=tuple(tensor_name(*tensor) for tensor in targets),
         feeds=tuple(tensor_name(*tensor) for tensor in sources),
@@ -279,86 +280,3 @@ def _become(node: Any, op: str, types: Mapping[str, int]) -> None:
         del node.attr[name]
     for name, number in types.items():
         node.attr[name].type = number
-
-
-def _clean(draft: Draft, keep_devices: bool) -> None:
-    """Drop attrs that no longer hold, reference types, and (unless kept) devices."""
-    for name in list(draft.nodes):
-        node = draft.nodes[name]
-        stale = [key for key in ("_class", "_output_shapes") if key in node.attr]
-        references = [key for key, value in node.attr.items() if value.type > REF_OFFSET]
-        if stale or references or (node.device and not keep_devices):
-            changed = draft.change(name)
-            if "_output_shapes" in changed.attr:
-                _keep_shape(changed)
-                del changed.attr["_output_shapes"]
-            if "_class" in changed.attr:
-                _keep_living(changed, draft.nodes)
-            for key in references:
-                changed.attr[key].type -= REF_OFFSET
-            if not keep_devices:
-                changed.device = ""
-
-
-def _keep_shape(node: Any) -> None:
-    """A placeholder's shape, which graphs before TensorFlow 1.0 state only in `_output_shapes`."""
-    stated = node.attr["_output_shapes"].list.shape
-    if node.op == "Placeholder" and stated and stated[0].dim and not node.attr["shape"].shape.dim:
-        node.attr["shape"].shape.CopyFrom(stated[0])
-
-
-def _keep_living(node: Any, nodes: Mapping[str, Any]) -> None:
-    """Keep only the colocations (`loc:@node`) with nodes that are still there."""
-    kept = [
-        item for item in node.attr["_class"].list.s if item.decode("utf-8", "replace").removeprefix("loc:@") in nodes
-    ]
-    del node.attr["_class"]
-    if kept:
-        node.attr["_class"].list.s.extend(kept)
-
-
-def _checked(draft: Draft, kept: Variables) -> Graph:
-    """The draft as a graph that surely has no variable but those kept and no dangling input."""
-    left = [one.name for one in draft.nodes.values() if one.op in VARIABLE_OPS and kept.get(one.name) is None]
-    if left:
-        raise FreezeError(
-            f"variables are left in the graph: {', '.join(left)}; this is a defect, please report it with the model",
-            variables=left,
-        )
-    for node in draft.nodes.values():
-        for item in node.input:
-            if node_of(item) not in draft.nodes:
-                raise NodeNotFoundError(f"node {node.name} takes {item}, which the graph does not have")
-        _check_references(draft, node)
-    graph = reachable_functions(draft.finish())
-    for function in graph.graph_def.library.function:
-        for node in function.node_def:
-            if node.op in VARIABLE_OPS:
-                raise FreezeError(
-                    f"function {function.signature.name} makes a variable of its own, {node.name}; feed what it gives",
-                    nodes={f"{function.signature.name}/{node.name}": "a variable made in a function"},
-                )
-    return graph
-
-
-def _check_references(draft: Draft, node: Any) -> None:
-    """FreezeError for a node that must be given a reference and is given the value of a variable, or a feed."""
-    op = draft.graph.ops.get(node.op)
-    if op is None or not any(argument.is_ref for argument in op.inputs):
-        return
-    for position, item in enumerate(draft.data_inputs(node)):
-        if draft.graph.ops.is_ref_input(node, position) and draft.nodes[item[0]].op in ("Const", "Placeholder"):
-            raise FreezeError(
-                f"{node.name} ({node.op}) must be given a variable's reference, and {item[0]} is no variable once the "
-                "graph is frozen or fed; feed its outputs, or fetch something before it",
-                nodes={node.name: f"takes the reference of {item[0]}"},
-            )
-
-
-def _still_valid(signatures: Mapping[str, Any], graph: Graph) -> dict[str, Any]:
-    """The signatures all of whose tensors the frozen graph has."""
-    return {
-        name: signature
-        for name, signature in signatures.items()
-        if all(node_of(info.name) in graph.nodes for info in [*signature.inputs.values(), *signature.outputs.values()])
-    }
