@@ -286,6 +286,20 @@ def test_freeze_writes_a_graph_without_variables(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found, expected)
 
 
+def test_freeze_keeps_variables_and_writes_them_beside(tmp_path: Path) -> None:
+    one = case("linear/tf1.4.1-v2")
+    output = str(tmp_path / "frozen.pb")
+    arguments = ["freeze", str(one.meta), "--fetches", "y", "--keep-variables", "b", "-o", output]
+    done = call(*arguments, "--precision", "bfloat16")
+    assert done.exit_code == 0 and "variables   1 frozen, 1 kept, 0 not needed" in done.stdout
+    assert gr.load(output).graph.node("w").op == "Cast" and gr.load(output).variables.names() == ["b"]
+    assert list(gr.load_checkpoint(tmp_path / "frozen")) == ["b"]
+    again = call(*arguments)
+    assert again.exit_code == 1 and "give another --kept-checkpoint, or pass --force" in again.stderr
+    assert call(*arguments, "--kept-checkpoint", str(tmp_path / "other")).exit_code == 0
+    assert list(gr.load_checkpoint(tmp_path / "other")) == ["b"] and call(*arguments, "--force").exit_code == 0
+
+
 def test_freeze_with_a_checkpoint_given(tmp_path: Path) -> None:
     moved = case("moved/tf1.15.5-v2")
     output = tmp_path / "frozen.pb"
