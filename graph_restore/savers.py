@@ -25,8 +25,9 @@ _SEEN_THROUGH = {
 }  # fmt: skip
 _VALUE_CARRIERS = {"Identity", "Reshape", "Cast", "Bitcast", "Squeeze", "ExpandDims"}
 RESTORE_OPS = {"RestoreV2", "Restore", "RestoreSlice"}
-_CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
+_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 SAVE_OPS = {"SaveV2": 3, "SaveSlices": 3, "Save": 2}  # op: position of the first tensor saved
+_READS_OR_WRITES = {*RESTORE_OPS, *SAVE_OPS}
 ASSIGN_OPS = {"Assign", "AssignVariableOp"}
 TABLE_IMPORTS = {"LookupTableImport", "LookupTableImportV2"}
 
@@ -53,9 +54,11 @@ def find_savers(graph: Graph, saver_def: Any = None) -> list[SaverMap]:
     """Every saver of the graph, the one `saver_def` names first, then by the number of keys, most first."""
     entries: dict[str, dict[tuple[str, str | None, TensorSlice | None], SaverEntry]] = {}
     for node in graph.graph_def.node:
-        found = _restored(graph, node) if node.op in RESTORE_OPS else _saved(graph, node) if node.op in SAVE_OPS else ()
-        for entry in found:
-            known = entries.setdefault(filename_tensor(graph, node), {})
+        if node.op not in _READS_OR_WRITES:
+            continue
+        filename = filename_tensor(graph, node)
+        for entry in _restored(graph, node) if node.op in RESTORE_OPS else _saved(graph, node):
+            known = entries.setdefault(filename, {})
             identity = (entry.key, entry.variable, entry.slice)
             if identity not in known or known[identity].authority == "save op":
                 known[identity] = entry
@@ -101,8 +104,8 @@ def _in_functions(graph: Graph) -> Iterator[tuple[str, SaverEntry]]:
 
     The call's inputs are the file name and handles; in the body, RestoreV2 feeds AssignVariableOps on the arguments.
     """
-    for node in graph.graph_def.node:
-        function = graph.functions.get(node.attr["f"].func.name) if node.op in _CALLS else None
+    for node in [node for op in _CALLS for node in graph.by_op.get(op, ())]:
+        function = graph.functions.get(node.attr["f"].func.name)
         if function is not None and any(inner.op == "RestoreV2" for inner in function.node_def):
             filename = tensor_name(*parse_tensor_name(node.input[0]))
             arguments = {argument.name: name for argument, name in zip(function.signature.input_arg, node.input)}
@@ -201,8 +204,8 @@ def saved_tables(graph: Graph) -> list[SavedTable]:
 
 
 def _saved_tables(graph: Graph) -> Iterator[SavedTable]:
-    for node in graph.graph_def.node:
-        if node.op in TABLE_IMPORTS and len(node.input) >= 3:
+    for node in [node for op in sorted(TABLE_IMPORTS) for node in graph.by_op.get(op, ())]:
+        if len(node.input) >= 3:
             sources = [_restored_tensor(graph, name) for name in node.input[1:3]]
             if sources[0] is not None and sources[1] is not None:
                 tensors, keys = zip(sources[0], sources[1])
