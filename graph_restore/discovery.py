@@ -211,6 +211,8 @@ class _Topology:
 
     def _read(self, name: str) -> Any:
         reads = self._reads.get(name, [])
+        if len(reads) == 1:
+            return reads[0]
         usual = (f"{name}/read", f"{name}/Read/ReadVariableOp")
         return max(
             reads,

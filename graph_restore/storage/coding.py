@@ -35,6 +35,8 @@ class Field(NamedTuple):
 
 def encode_varint(value: int) -> bytes:
     """`value` (0 to 2**64-1) as a base-128 varint."""
+    if 0 <= value < 0x80:
+        return bytes((value,))  # most are of one byte
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
