@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from benchmarks.copying import COPY, copies
 from benchmarks.measure import Command, Timing, alternate, python, run
 from benchmarks.models import BenchmarkModel
 from benchmarks.report import Report
 
-OURS, THEIRS, COPY, SYNCED = "graph-restore freeze", "TF freeze_graph", "cp", "cp and fsync"
+OURS, THEIRS = "graph-restore freeze", "TF freeze_graph"
 _TOOL = "tensorflow.python.tools.freeze_graph"
 
 
 def commands(model: BenchmarkModel, folder: Path) -> dict[str, Command]:
     """What is run, by the name it has in the table; each writes a file of its own into `folder`."""
-    copied, synced, ours, theirs = (folder / name for name in ("copied", "synced", "ours.pb", "theirs.pb"))
+    ours, theirs = folder / "ours.pb", folder / "theirs.pb"
     fetches = ",".join(model.fetches)
     freeze = python("-m", "graph_restore", "freeze", model.meta, "--fetches", fetches, "-o", str(ours))
     tool = python(
@@ -23,10 +24,9 @@ def commands(model: BenchmarkModel, folder: Path) -> dict[str, Command]:
         f"--output_graph={theirs}", f"--output_node_names={fetches}",
     )  # fmt: skip
     return {
-        COPY: Command(["cp", model.data, str(copied)], copied, model.files),
-        SYNCED: Command(["sh", "-c", 'cp "$1" "$2" && sync "$2"', "sh", model.data, str(synced)], synced, model.files),
-        OURS: Command(freeze, ours, model.files),
-        THEIRS: Command(tool, theirs, model.files),
+        **copies(model.data, folder),
+        OURS: Command(freeze, [ours], model.files),
+        THEIRS: Command(tool, [theirs], model.files),
     }
 
 
@@ -44,8 +44,7 @@ def measure(name: str, model: BenchmarkModel, folder: Path, rounds: int, report:
         _compare(name, model, folder, report)
     finally:
         for command in made.values():
-            if command.clean is not None:
-                command.clean.unlink(missing_ok=True)
+            command.clean()
     return timings
 
 

@@ -38,4 +38,4 @@ def measure(rounds: int, report: Report) -> float:
     for name, seconds in medians.items():
         best = min(sample[name] for sample in samples)
         report.line(f"{name:14}  {seconds * 1e3:6.1f} ms  min {best * 1e3:6.1f} ms")
-    return medians["graph_restore"]
+    return float(medians["graph_restore"])

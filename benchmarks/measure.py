@@ -58,11 +58,16 @@ class Timing:
 
 @dataclass(frozen=True)
 class Command:
-    """A command to measure; `clean` is a file it makes, removed before each run; `inputs` are read before each run."""
+    """A command to measure; `makes` are files it writes, removed before each run; `inputs` are read before each run."""
 
     arguments: Sequence[str]
-    clean: Path | None = None
+    makes: Sequence[Path] = ()
     inputs: Sequence[str] = ()
+
+    def clean(self) -> None:
+        """Remove what it made."""
+        for path in self.makes:
+            path.unlink(missing_ok=True)
 
 
 def python(*arguments: str) -> list[str]:
@@ -105,8 +110,7 @@ def alternate(
 
 
 def _once(command: Command) -> Sample:
-    if command.clean is not None:
-        command.clean.unlink(missing_ok=True)
+    command.clean()
     os.sync()
     for path in command.inputs:
         _warm(path)

@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.checkpoints import BenchmarkCheckpoint
 from benchmarks.measure import python, run
 
 
@@ -40,6 +42,11 @@ class BenchmarkModel:
     def files(self) -> tuple[str, ...]:
         """All of its files."""
         return (self.meta, self.prefix + ".index", self.data)
+
+    @property
+    def checkpoint(self) -> BenchmarkCheckpoint:
+        """The model without its graph."""
+        return BenchmarkCheckpoint(self.prefix, self.files[1:])
 
     @property
     def data_bytes(self) -> int:
@@ -110,7 +117,30 @@ def _digits() -> Any:
     return ("softmax",), {"images": (2, 28, 28, 1)}
 
 
-_BUILDERS = {"bert_large": lambda: _bert("LARGE"), "bert_tiny": lambda: _bert("TINY"), "digits": _digits}
+def _units(count: int) -> Any:
+    """Many small variables in `count` units, a hundred in a row: sixteen nodes each, with the saver's."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    signal = v1.placeholder(tf.float32, [4], name="signal")
+    states = []
+    for number in range(count):
+        if number % 100 == 0:
+            states.append(signal)
+        with v1.variable_scope(f"block_{number // 100}/unit_{number % 100}"):
+            weights = v1.get_variable("weights", [4], initializer=v1.random_normal_initializer())
+            states[-1] = tf.tanh(states[-1] * weights + float(number % 3)) * 0.5
+    tf.add_n(states, name="total")
+    return ("total",), {"signal": (4,)}
+
+
+_BUILDERS: dict[str, Callable[[], Any]] = {
+    "bert_large": lambda: _bert("LARGE"),
+    "bert_tiny": lambda: _bert("TINY"),
+    "digits": _digits,
+    "nodes_100000": lambda: _units(6250),
+    "nodes_1000": lambda: _units(64),
+}
 
 if __name__ == "__main__":
     _make(sys.argv[1], Path(sys.argv[2]))

@@ -36,6 +36,14 @@ class Report:
         """A goal and whether it was reached; it never makes the run fail."""
         self.targets.append((text, met))
 
+    def at_most(self, text: str, value: float, limit: float, unit: str = "times") -> None:
+        """A goal that a number must not pass."""
+        self.target(f"{text}: {value:.3g} {unit}, wanted at most {limit:g}", value <= limit)
+
+    def at_least(self, text: str, value: float, limit: float, unit: str = "times") -> None:
+        """A goal that a number must reach."""
+        self.target(f"{text}: {value:.3g} {unit}, wanted at least {limit:g}", value >= limit)
+
     def equal(self, what: str, is_equal: bool, difference: str = "") -> None:
         """Whether two results agree to the last bit; a disagreement makes the run fail."""
         self.line(f"{what}: outputs equal" if is_equal else f"{what}: OUTPUTS DIFFER {difference}")

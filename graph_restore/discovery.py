@@ -22,7 +22,7 @@ from graph_restore.names import is_control, parse_tensor_name, tensor_name
 from graph_restore.protos import VariableDef
 from graph_restore.savers import ASSIGN_OPS, restore_nodes, variable_of
 from graph_restore.slices import TensorSlice
-from graph_restore.variables import REF_OPS, VARIABLE_OPS, SaverMap, Shape, Variable, Variables
+from graph_restore.variables import REF_OPS, VARIABLE_OPS, SaverEntry, SaverMap, Shape, Variable, Variables
 
 TRAINABLE_COLLECTION = "trainable_variables"
 _SLOT_NAMES = (
@@ -37,11 +37,12 @@ def find_variables(graph: Graph, collections: Mapping[str, Any], savers: Sequenc
     definitions = _definitions(collections)
     memberships = _memberships(collections)
     topology = _Topology(graph, restore_nodes(list(savers)))
+    entries = _entries(savers[0] if savers else None)
     found = []
     for node in graph.graph_def.node:
         if node.op in VARIABLE_OPS:
             variable = _from_attributes(graph, node)
-            variable = _from_saver(variable, savers[0] if savers else None)
+            variable = _from_saver(variable, entries.get(node.name))
             variable = _from_definition(variable, definitions.get(node.name), memberships.get(node.name, ()))
             found.append(topology.complete(variable))
     return Variables(_with_optimizer_facts(graph, found, bool(memberships)))
@@ -49,7 +50,13 @@ def find_variables(graph: Graph, collections: Mapping[str, Any], savers: Sequenc
 
 def with_saver(variables: Iterable[Variable], saver: SaverMap | None) -> list[Variable]:
     """The variables with keys and slices as one saver has them."""
-    return [_from_saver(variable, saver) for variable in variables]
+    entries = _entries(saver)
+    return [_from_saver(variable, entries.get(variable.name)) for variable in variables]
+
+
+def _entries(saver: SaverMap | None) -> dict[str | None, SaverEntry]:
+    """The first entry of each variable."""
+    return {entry.variable: entry for entry in reversed(saver.entries)} if saver is not None else {}
 
 
 def _known(variable: Variable, authority: str, **facts: Any) -> Variable:
@@ -58,8 +65,8 @@ def _known(variable: Variable, authority: str, **facts: Any) -> Variable:
 
 def _from_attributes(graph: Graph, node: Any) -> Variable:
     kind = "ref" if node.op in REF_OPS else "resource"
-    variable = Variable(node.name, kind, data_type(node.attr["dtype"].type), None)
-    return _known(variable, "attribute", shape=_declared_shape(node))
+    number = data_type(node.attr["dtype"].type)
+    return Variable(node.name, kind, number, _declared_shape(node), authority={"shape": "attribute"})
 
 
 def _declared_shape(node: Any) -> Shape:
@@ -78,11 +85,11 @@ def shape_of(proto: Any) -> Shape:
     return tuple(dim.size if dim.size >= 0 else None for dim in proto.dim)
 
 
-def _from_saver(variable: Variable, saver: SaverMap | None) -> Variable:
-    for entry in saver.entries if saver is not None else ():
-        if entry.variable == variable.name:
-            return _known(variable, entry.authority, checkpoint_key=entry.key, slice=entry.slice)
-    return variable
+def _from_saver(variable: Variable, entry: SaverEntry | None) -> Variable:
+    known = (variable.checkpoint_key, variable.slice, variable.authority.get("checkpoint_key"))
+    if entry is None or known == (entry.key, entry.slice, entry.authority):
+        return variable
+    return _known(variable, entry.authority, checkpoint_key=entry.key, slice=entry.slice)
 
 
 def _definitions(collections: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,6 +211,8 @@ class _Topology:
 
     def _read(self, name: str) -> Any:
         reads = self._reads.get(name, [])
+        if len(reads) == 1:
+            return reads[0]
         usual = (f"{name}/read", f"{name}/Read/ReadVariableOp")
         return max(
             reads,
@@ -215,11 +224,10 @@ class _Topology:
         """Assign nodes that a NoOp runs together with those of other variables, as `init` does; with how many."""
         members: dict[str, int] = {}
         all_assigns = {node.name: target for target, nodes in self._assigns.items() for node in nodes}
-        for node in self._graph.graph_def.node:
-            if node.op == "NoOp":
-                run = [item[1:] for item in node.input if is_control(item) and item[1:] in all_assigns]
-                if run and len({all_assigns[name] for name in run}) == len(run):
-                    members.update({name: max(len(run), members.get(name, 0)) for name in run})
+        for node in self._graph.by_op.get("NoOp", ()):
+            run = [item[1:] for item in node.input if is_control(item) and item[1:] in all_assigns]
+            if run and len({all_assigns[name] for name in run}) == len(run):
+                members.update({name: max(len(run), members.get(name, 0)) for name in run})
         return members
 
 
@@ -257,8 +265,13 @@ def _with_training(graph: Graph, variables: list[Variable], trained: set[str]) -
 
 
 def _scattered(graph: Graph) -> set[str | None]:
-    scatters = [node for node in graph.graph_def.node if node.op.startswith(("Scatter", "ResourceScatter"))]
+    scatters = _of_kind(graph, "Scatter", "ResourceScatter")
     return {variable_of(graph, node.input[0]) for node in scatters if node.input}
+
+
+def _of_kind(graph: Graph, *prefixes: str) -> Iterator[Any]:
+    """The nodes whose op begins so."""
+    return (node for op, nodes in graph.by_op.items() if op.startswith(prefixes) for node in nodes)
 
 
 def _base_by_name(name: str, names: set[str], endings: Iterable[str]) -> tuple[str, str] | None:
@@ -278,9 +291,7 @@ def _optimized(graph: Graph) -> tuple[set[str], dict[str, tuple[str, str]]]:
     trained: set[str] = set()
     slots: dict[str, tuple[str, str]] = {}
     uses: Counter[str] = Counter()
-    for node in graph.graph_def.node:
-        if not node.op.startswith(("Apply", "SparseApply", "ResourceApply", "ResourceSparseApply")):
-            continue
+    for node in _of_kind(graph, "Apply", "SparseApply", "ResourceApply", "ResourceSparseApply"):
         op = graph.ops.get(node.op)
         target = variable_of(graph, node.input[0]) if node.input else None
         if op is None or target is None:
@@ -296,8 +307,8 @@ def _optimized(graph: Graph) -> tuple[set[str], dict[str, tuple[str, str]]]:
 
 def _averages(graph: Graph) -> Iterator[tuple[str, str]]:
     """(shadow, variable) of `shadow -= (shadow - variable) * (1 - decay)`, as ExponentialMovingAverage writes it."""
-    for node in graph.graph_def.node:
-        if node.op not in ("AssignSub", "AssignSubVariableOp") or len(node.input) < 2:
+    for node in [*graph.by_op.get("AssignSub", ()), *graph.by_op.get("AssignSubVariableOp", ())]:
+        if len(node.input) < 2:
             continue
         shadow = variable_of(graph, node.input[0])
         product = graph.nodes.get(parse_tensor_name(node.input[1])[0])

@@ -92,6 +92,7 @@ _ML_DTYPES_NAMES = {
 _NAMES = {DataType.DT_HALF: "float16", DataType.DT_FLOAT: "float32", DataType.DT_DOUBLE: "float64"}
 
 
+@cache
 def data_type(number: int) -> DataType:
     """The DataType of a number found in a file, a ref type's base included; UnsupportedFormatError if unknown."""
     try:
@@ -123,6 +124,7 @@ def numpy_dtype(number: int) -> np.dtype[Any]:
     raise UnsupportedFormatError(f"a tensor of type {type_name(number)} has no value that could be read")
 
 
+@cache
 def item_size(number: int) -> int:
     """Bytes an element takes in `tensor_content` and in V2 data files. Strings have none: ValueError."""
     base = data_type(number)

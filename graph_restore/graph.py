@@ -16,7 +16,7 @@ import numpy as np
 
 from graph_restore import tensor_proto
 from graph_restore.errors import FormatError, NodeNotFoundError, did_you_mean
-from graph_restore.names import parse_tensor_name
+from graph_restore.names import node_of, parse_tensor_name
 from graph_restore.ops import OpTable, op_table
 from graph_restore.protos import FunctionDef, GraphDef, NodeDef
 from graph_restore.storage.coding import encode_header
@@ -50,6 +50,14 @@ class Graph:
         return nodes
 
     @cached_property
+    def by_op(self) -> dict[str, list[Any]]:
+        """NodeDefs by op, each op's in file order."""
+        found: dict[str, list[Any]] = {}
+        for node in self.graph_def.node:
+            found.setdefault(node.op, []).append(node)
+        return found
+
+    @cached_property
     def functions(self) -> dict[str, Any]:
         """FunctionDefs of the library by name."""
         return {function.signature.name: function for function in self.graph_def.library.function}
@@ -57,11 +65,7 @@ class Graph:
     @cached_property
     def consumers(self) -> dict[str, list[tuple[Any, int]]]:
         """Node name to the (NodeDef, input position) pairs that take any of its outputs, control inputs too."""
-        found: dict[str, list[tuple[Any, int]]] = {name: [] for name in self.nodes}
-        for node in self.graph_def.node:
-            for position, name in enumerate(node.input):
-                found.setdefault(parse_tensor_name(name)[0], []).append((node, position))
-        return found
+        return consumers(self.nodes)
 
     @cached_property
     def ops(self) -> OpTable:
@@ -148,6 +152,16 @@ class Graph:
         rest_of_library.CopyFrom(library)
         rest_of_library.ClearField("function")
         return concatenated([*pieces, rest_of_library.SerializeToString(deterministic=True)])
+
+
+def consumers(nodes: Mapping[str, Any]) -> dict[str, list[tuple[Any, int]]]:
+    """Node name to the (NodeDef, input position) pairs among `nodes` that take any of its outputs, control inputs too;
+    every node has an entry."""
+    found: dict[str, list[tuple[Any, int]]] = {name: [] for name in nodes}
+    for node in nodes.values():
+        for position, item in enumerate(node.input):
+            found.setdefault(node_of(item), []).append((node, position))
+    return found
 
 
 def _without_nodes(graph_def: Any) -> Any:

@@ -15,6 +15,8 @@ def parse_tensor_name(name: str) -> tuple[str, int]:
     """(node name, output index) of `node`, `node:2` or `^node` (index -1)."""
     if name.startswith("^"):
         return name[1:], -1
+    if ":" not in name:
+        return name, 0  # nearly all inputs
     node, colon, index = name.rpartition(":")
     if colon and index.isdigit():
         return node, int(index)
@@ -23,7 +25,7 @@ def parse_tensor_name(name: str) -> tuple[str, int]:
 
 def node_of(name: str) -> str:
     """The node's name in any spelling: `node`, `node:2`, `^node`."""
-    return parse_tensor_name(name)[0]
+    return parse_tensor_name(name)[0] if ":" in name else name.removeprefix("^")
 
 
 def tensor_name(node: str, index: int = 0) -> str:

@@ -9,7 +9,7 @@ the only place where custom names and slices stand in a bare GraphDef. Ops: tens
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,10 +25,13 @@ _SEEN_THROUGH = {
 }  # fmt: skip
 _VALUE_CARRIERS = {"Identity", "Reshape", "Cast", "Bitcast", "Squeeze", "ExpandDims"}
 RESTORE_OPS = {"RestoreV2", "Restore", "RestoreSlice"}
-_CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
+_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 SAVE_OPS = {"SaveV2": 3, "SaveSlices": 3, "Save": 2}  # op: position of the first tensor saved
+_READS_OR_WRITES = {*RESTORE_OPS, *SAVE_OPS}
 ASSIGN_OPS = {"Assign", "AssignVariableOp"}
 TABLE_IMPORTS = {"LookupTableImport", "LookupTableImportV2"}
+
+_Takers = dict[tuple[str, int], list[Any]]
 
 
 @dataclass(frozen=True)
@@ -52,10 +55,13 @@ class SavedTable:
 def find_savers(graph: Graph, saver_def: Any = None) -> list[SaverMap]:
     """Every saver of the graph, the one `saver_def` names first, then by the number of keys, most first."""
     entries: dict[str, dict[tuple[str, str | None, TensorSlice | None], SaverEntry]] = {}
+    takers = _takers(graph)
     for node in graph.graph_def.node:
-        found = _restored(graph, node) if node.op in RESTORE_OPS else _saved(graph, node) if node.op in SAVE_OPS else ()
-        for entry in found:
-            known = entries.setdefault(filename_tensor(graph, node), {})
+        if node.op not in _READS_OR_WRITES:
+            continue
+        filename = filename_tensor(graph, node)
+        for entry in _restored(graph, node, takers) if node.op in RESTORE_OPS else _saved(graph, node):
+            known = entries.setdefault(filename, {})
             identity = (entry.key, entry.variable, entry.slice)
             if identity not in known or known[identity].authority == "save op":
                 known[identity] = entry
@@ -83,10 +89,9 @@ def variable_of(graph: Graph, name: str) -> str | None:
     return None
 
 
-def _restored(graph: Graph, node: Any) -> Iterator[SaverEntry]:
-    takers = _takers(graph, node.name)
+def _restored(graph: Graph, node: Any, takers: _Takers) -> Iterator[SaverEntry]:
     for index, (key, spec) in enumerate(keys_of(graph, node)):
-        for target, through in _assigned(graph, takers.get(index, ())):
+        for target, through in _assigned((node.name, index), takers):
             yield SaverEntry(key, variable_of(graph, target), spec, "restore op", through)
 
 
@@ -101,8 +106,8 @@ def _in_functions(graph: Graph) -> Iterator[tuple[str, SaverEntry]]:
 
     The call's inputs are the file name and handles; in the body, RestoreV2 feeds AssignVariableOps on the arguments.
     """
-    for node in graph.graph_def.node:
-        function = graph.functions.get(node.attr["f"].func.name) if node.op in _CALLS else None
+    for node in [node for op in _CALLS for node in graph.by_op.get(op, ())]:
+        function = graph.functions.get(node.attr["f"].func.name)
         if function is not None and any(inner.op == "RestoreV2" for inner in function.node_def):
             filename = tensor_name(*parse_tensor_name(node.input[0]))
             arguments = {argument.name: name for argument, name in zip(function.signature.input_arg, node.input)}
@@ -153,26 +158,29 @@ def _slice(spec: Any) -> TensorSlice | None:
     return None if box is None or box.whole else box
 
 
-def _takers(graph: Graph, name: str) -> dict[int, list[tuple[Any, int]]]:
-    """Output index of a node to the (node, input position) pairs that take it; a restore op may have thousands."""
-    found: dict[int, list[tuple[Any, int]]] = {}
-    for consumer, position in graph.consumers.get(name, ()):
-        found.setdefault(parse_tensor_name(consumer.input[position])[1], []).append((consumer, position))
+def _takers(graph: Graph) -> _Takers:
+    """Tensor to the Assigns whose value it is, and to the nodes that pass it on."""
+    found: _Takers = {}
+    for op in (*sorted(ASSIGN_OPS), *sorted(_VALUE_CARRIERS)):
+        position = 1 if op in ASSIGN_OPS else 0
+        for node in graph.by_op.get(op, ()):
+            if len(node.input) > position:
+                found.setdefault(parse_tensor_name(node.input[position]), []).append(node)
     return found
 
 
-def _assigned(graph: Graph, takers: Iterable[tuple[Any, int]]) -> Iterator[tuple[str, str]]:
-    """(target tensor, assigning node) of every Assign that a restored value reaches from these inputs."""
-    waiting, seen = list(takers), set()
+def _assigned(tensor: tuple[str, int], takers: _Takers) -> Iterator[tuple[str, str]]:
+    """(target tensor, assigning node) of every Assign that a restored value reaches."""
+    waiting, seen = list(takers.get(tensor, ())), set()
     while waiting:
-        consumer, position = waiting.pop()
-        if (consumer.name, position) in seen:
+        taker = waiting.pop()
+        if taker.name in seen:
             continue
-        seen.add((consumer.name, position))
-        if consumer.op in ASSIGN_OPS and position == 1:
-            yield consumer.input[0], consumer.name
-        elif consumer.op in _VALUE_CARRIERS and position == 0:
-            waiting.extend(_takers(graph, consumer.name).get(0, ()))
+        seen.add(taker.name)
+        if taker.op in ASSIGN_OPS:
+            yield taker.input[0], taker.name
+        else:
+            waiting.extend(takers.get((taker.name, 0), ()))
 
 
 def filename_tensor(graph: Graph, node: Any) -> str:
@@ -201,8 +209,8 @@ def saved_tables(graph: Graph) -> list[SavedTable]:
 
 
 def _saved_tables(graph: Graph) -> Iterator[SavedTable]:
-    for node in graph.graph_def.node:
-        if node.op in TABLE_IMPORTS and len(node.input) >= 3:
+    for node in [node for op in sorted(TABLE_IMPORTS) for node in graph.by_op.get(op, ())]:
+        if len(node.input) >= 3:
             sources = [_restored_tensor(graph, name) for name in node.input[1:3]]
             if sources[0] is not None and sources[1] is not None:
                 tensors, keys = zip(sources[0], sources[1])

@@ -34,10 +34,10 @@ class LazyTensor:
     def __init__(self, name: str, data_type_number: int, shape: Sequence[int]) -> None:
         self.name = name
         self.data_type: DataType = data_type(data_type_number)
-        self.shape: tuple[int, ...] = tuple(int(size) for size in shape)
-        if any(size < 0 for size in self.shape):
+        self.shape: tuple[int, ...] = tuple(map(int, shape))
+        if min(self.shape, default=0) < 0:
             raise FormatError(f"tensor {name}: a negative dimension", found=self.shape)
-        if len(self.shape) > _MAX_RANK or math.prod(size for size in self.shape if size) >= _MAX_SIZE:
+        if len(self.shape) > _MAX_RANK or math.prod(filter(None, self.shape)) >= _MAX_SIZE:
             raise FormatError(
                 f"tensor {name}: its shape is impossible",
                 expected=f"at most {_MAX_RANK} dimensions and under {_MAX_SIZE} elements",

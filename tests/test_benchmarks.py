@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -12,8 +13,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # benchmarks/ is no part of the installed package
 
 from benchmarks.__main__ import main  # noqa: E402
+from benchmarks.converting import hash_of  # noqa: E402
+from benchmarks.listing import listed  # noqa: E402
 from benchmarks.measure import Command, Sample, Timing, alternate, python, run  # noqa: E402
 from benchmarks.report import Report  # noqa: E402
+
+READ = ["open and list the names", "read every tensor, checksums tested"]
 
 
 def test_run_gives_output_and_the_peak_of_the_child_alone() -> None:
@@ -38,7 +43,7 @@ def test_alternate_warms_up_takes_turns_and_cleans(tmp_path: Path) -> None:
     log = tmp_path / "log"
     script = "import sys; open(sys.argv[1], 'a').write(sys.argv[2]); open(sys.argv[3], 'x')"
     commands = {
-        name: Command(python("-c", script, str(log), name, str(tmp_path / name)), tmp_path / name) for name in "ab"
+        name: Command(python("-c", script, str(log), name, str(tmp_path / name)), [tmp_path / name]) for name in "ab"
     }
     timings = alternate(commands, 3)
     assert log.read_text() == "baabbaab"
@@ -76,16 +81,22 @@ def test_table_shows_multiples_of_the_base(capsys: pytest.CaptureFixture[str]) -
     ]
 
 
+def test_an_unknown_part_is_refused_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--quick", "larg"])
+    assert "no part 'larg'; there are main, freeze, checkpoint, import, small" in capsys.readouterr().err
+
+
 def test_imports_are_measured_without_tensorflow(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--quick", "--only", "import"]) == 0
-    assert "import graph_restore at most 60 ms after numpy" in capsys.readouterr().out
+    assert main(["--quick", "import"]) == 0
+    assert "import graph_restore after numpy" in capsys.readouterr().out
 
 
 @pytest.mark.tensorflow
 def test_the_small_model_is_frozen_by_both_with_equal_outputs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["--quick", "--only", "small", "--work", str(tmp_path)]) == 0
+    assert main(["--quick", "small", "--work", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "small model: outputs equal" in printed
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == []
@@ -94,6 +105,31 @@ def test_the_small_model_is_frozen_by_both_with_equal_outputs(
 
 
 @pytest.mark.tensorflow
-def test_both_readers_read_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--quick", "--only", "read", "--work", str(tmp_path)]) == 0
-    assert "read every tensor: outputs equal" in capsys.readouterr().out
+def test_all_about_checkpoints_gives_equal_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--quick", "checkpoint", "--work", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    equal = [line.removesuffix(": outputs equal") for line in printed.splitlines() if line.endswith("outputs equal")]
+    assert equal == [*READ, "listing", READ[-1], "V2 to safetensors", "V2 to V2"]
+    assert "Listing 100 tensors" in printed
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == []
+
+
+def test_a_listing_that_lacks_a_tensor_differs() -> None:
+    lines = [
+        "a model of 2 tensors",
+        "  a/w      float32  [3, 4]  48 bytes  slot of b",
+        "  b  int64  []  8 bytes",
+        "2 tensors",
+    ]
+    assert listed("\n".join(lines)) == ["a/w [3, 4]", "b []"]
+
+
+def test_hash_of_a_safetensors_file_counts_every_byte(tmp_path: Path) -> None:
+    def written(content: bytes) -> str:
+        header = b'{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
+        (tmp_path / "file").write_bytes(len(header).to_bytes(8, "little") + header + content)
+        return hash_of(str(tmp_path / "file"))
+
+    expected = hashlib.sha256(b"w" + b"float32 (2,)" + bytes(8)).hexdigest()
+    assert written(bytes(8)) == expected
+    assert written(bytes(7) + b"\x01") != expected

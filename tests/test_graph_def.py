@@ -14,6 +14,7 @@ from corpus import Case, case, cases
 import graph_restore as gr
 from graph_restore import protos
 from graph_restore.formats.graph_def import PAYLOAD_FROM, scan
+from graph_restore.storage.coding import Window
 from graph_restore.storage.extent import Extent
 from graph_restore.storage.source import BytesSource, FileSource
 from graph_restore.tensors import lazy
@@ -77,6 +78,44 @@ def test_large_constants_stay_in_the_file(tmp_path: Path) -> None:
     assert isinstance(extent, Extent) and extent.source.name == str(path)
     assert path.read_bytes()[extent.offset : extent.offset + extent.length] == BIG.tobytes()
     assert _encoded(graph) != b"" and protos.GraphDef.FromString(_encoded(graph)) == graph_def
+
+
+@pytest.mark.parametrize("size", [0, 1, 120, 128, 4000, PAYLOAD_FROM - 20, 20_000])
+def test_runs_of_small_nodes_between_large_constants(size: int) -> None:
+    """Nodes of all sizes, more than the reader looks at in one go, with lengths of several bytes."""
+    graph_def = protos.GraphDef()
+    for number in range(300):
+        graph_def.node.add(name=f"node_{number}" + "n" * size, op="NoOp", input=["^in"] * (number % 9))
+        if number % 70 == 69:
+            graph_def.node.append(_const(f"big_{number}", BIG))
+    graph_def.library.function.add().signature.name = "f"
+    graph_def.versions.producer = 1000
+    data = graph_def.SerializeToString() + b"\x0a\x00"  # and a node without anything
+    scanned = scan(BytesSource(data), "GraphDef")
+    assert list(scanned.of_graph()) == [("", f"big_{number}") for number in range(69, 300, 70)]
+    assert len(scanned.message.SerializeToString()) < len(data) - 4 * BIG.nbytes + 1000
+    encoded = _encoded(gr.Graph(scanned.message, scanned.of_graph()))
+    assert protos.GraphDef.FromString(encoded) == protos.GraphDef.FromString(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "end", "past"),
+    [
+        (b"\x0a\x01x\x12\x00\x08\x05", 7, 5),  # two of bytes, then a varint
+        (b"\x0a\x01x\x12\x05yy", 7, 3),  # the second ends too late
+        (b"\x0a\x01x\x12\x03yyy", 7, 3),  # or past the message
+        (b"\x0a\x01x\xa2\x06\x01x\x12\x00", 9, 3),  # a field number of two bytes
+        (b"\x0a\x01x\x02\x01x\x12\x00", 8, 3),  # field number 0
+        (b"\x0a\x85\x00" + b"x" * 5 + b"\x12\x00", 10, 8),  # a length of two bytes
+        (b"\x0a\x82\x01" + b"x" * 130 + b"\x12\x00\x00\x00", 137, 0),  # longer than the limit
+        (b"\x0a\x85\x80\x00" + b"x" * 5, 9, 0),  # a length of three bytes
+        (b"", 0, 0),
+    ],
+)
+def test_only_plain_short_fields_are_passed_over(data: bytes, end: int, past: int) -> None:
+    window = Window(BytesSource(data + b"\x12\x00"))
+    window.bytes_at(0, 1)
+    assert window.past_short(0, end, 100) == past
 
 
 def test_constants_of_functions_and_of_every_meta_graph() -> None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from graph_restore.checkpoint.partial import PartialStrings, PartialTensor
 from graph_restore.checkpoint.roles import Role, roles
@@ -24,8 +23,7 @@ _PART = re.compile(r"(?P<name>.*)\[(?P<index>[^\[\]]*)\]", re.DOTALL)
 _INDEX = re.compile(r"(?:(?P<one>-?\d+)|(?P<range>(?:-?\d+)?:(?:-?\d+)?(?::(?:-?\d+)?)?)|(?P<rest>\.\.\.))")
 
 
-@dataclass(frozen=True)
-class Listed:
+class Listed(NamedTuple):
     """One tensor: TensorFlow's dtype name, bytes of content, in how many slices it lies, whether some are missing."""
 
     name: str

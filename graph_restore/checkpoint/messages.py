@@ -1,4 +1,4 @@
-"""The small protobuf records inside checkpoints, decoded by hand so that payloads between them stay on disk.
+"""The small protobuf records inside checkpoints; those of V1 by hand, so that payloads between them stay on disk.
 
     V2 index   key "" -> BundleHeaderProto { num_shards=1 endianness=2 version=3 }
                else   -> BundleEntryProto { dtype=1 shape=2 shard_id=3 offset=4 size=5 crc32c=6 slices=7 }
@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from graph_restore.dtypes import DataType, data_type
-from graph_restore.errors import FormatError, UnsupportedFormatError
+from graph_restore.errors import CorruptionError, FormatError, UnsupportedFormatError
+from graph_restore.protos import BundleEntryProto
 from graph_restore.slices import TensorSlice
-from graph_restore.storage.coding import BYTES, FIXED32, VARINT, Field, Window
+from graph_restore.storage.coding import BYTES, VARINT, Field, Window
 from graph_restore.storage.source import BytesSource
 from graph_restore.tensor_proto import scan_shape
 
@@ -48,8 +50,7 @@ class BundleHeader:
     big_endian: bool
 
 
-@dataclass(frozen=True)
-class BundleEntry:
+class BundleEntry(NamedTuple):
     """What a V2 index says about one tensor or slice; with `slices` the tensor has no data of its own."""
 
     data_type: DataType
@@ -92,23 +93,26 @@ def decode_header(data: bytes, path: str) -> BundleHeader:
 
 def decode_entry(data: bytes, name: str, path: str) -> BundleEntry:
     """One entry of a V2 index, checked as far as it can be alone; FormatError names the tensor."""
-    window = Window(BytesSource(data, f"{path}, entry of {name!r}"))
-    numbers = {1: 0, 3: 0, 4: 0, 5: 0}
-    shape: tuple[int, ...] = ()
-    crc, slices = 0, []
-    for field in window.fields(0, len(data)):
-        if field.wire_type == VARINT and field.number in numbers:
-            numbers[field.number] = _signed(field)
-        elif field.number == 2 and field.wire_type == BYTES:
-            shape = _shape(window, field)
-        elif field.number == 6 and field.wire_type == FIXED32:
-            crc = int.from_bytes(window.bytes_at(field.offset, 4), "little")
-        elif field.number == 7 and field.wire_type == BYTES:
-            slices.append(_slice_extents(window, field))
-    if min(numbers.values()) < 0:
-        raise FormatError("an entry with a negative number", path=window.source.name, found=numbers)
-    kind = _data_type(numbers[1], name, path)
-    return BundleEntry(kind, shape, numbers[3], numbers[4], numbers[5], crc, tuple(slices))
+    where = f"{path}, entry of {name!r}"
+    try:
+        entry = BundleEntryProto.FromString(data)
+    except Exception:  # protobuf's DecodeError has no public base that all its implementations share
+        raise CorruptionError("not a protobuf message here", path=where) from None
+    shape = tuple(dim.size for dim in entry.shape.dim)
+    _check_shape(shape, where)
+    slices = tuple(map(_extents, entry.slices))
+    found = BundleEntry(
+        _data_type(entry.dtype, name, path), shape, entry.shard_id, entry.offset, entry.size, entry.crc32c, slices
+    )
+    if min(found.shard, found.offset, found.size) < 0:
+        raise FormatError("an entry with a negative number", path=where, found=list(found[2:5]))
+    return found
+
+
+def _extents(part: Any) -> SliceExtents:
+    """A TensorSliceProto."""
+    lengths = (extent.length if extent.HasField("length") else -1 for extent in part.extent)
+    return SliceExtents(tuple(extent.start for extent in part.extent), tuple(lengths))
 
 
 def decode_metadata(data: bytes, path: str) -> list[TensorMeta]:
@@ -164,9 +168,13 @@ def _slice_extents(window: Window, record: Field) -> SliceExtents:
 
 def _shape(window: Window, field: Field) -> tuple[int, ...]:
     shape = scan_shape(window, field)
-    if math.prod(size for size in shape if size) >= _MAX_ELEMENTS or len(shape) > _MAX_RANK:
-        raise FormatError("a tensor's shape is impossible", path=window.source.name, offset=field.start, found=shape)
+    _check_shape(shape, window.source.name)
     return shape
+
+
+def _check_shape(shape: tuple[int, ...], path: str) -> None:
+    if len(shape) > _MAX_RANK or min(shape, default=0) < 0 or math.prod(filter(None, shape)) >= _MAX_ELEMENTS:
+        raise FormatError("a tensor's shape is impossible", path=path, found=shape)
 
 
 def _data_type(number: int, name: str, path: str) -> DataType:

@@ -41,6 +41,9 @@ class Role:
         return self.kind in ("slot", "optimizer")
 
 
+_VARIABLE = Role()
+
+
 def roles(names: Iterable[str]) -> dict[str, Role]:
     """The role of every tensor of a checkpoint, given all their names."""
     known = set(names)
@@ -62,7 +65,7 @@ def _role(name: str, names: Collection[str]) -> Role:
             return Role("slot", variable)
     if _POWER.fullmatch(name) or (_NUMBERS.fullmatch(last) and _OPTIMIZER.search(base.rpartition("/")[2])):
         return Role("optimizer")
-    return Role()
+    return _VARIABLE
 
 
 def _variable(base: str, names: Collection[str]) -> str | None:

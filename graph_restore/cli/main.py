@@ -5,6 +5,7 @@ Exit status: 0 done, 1 the files are bad or disagree, 2 usage. A verb's module i
 
 from __future__ import annotations
 
+import gc
 import re
 from importlib import import_module
 from typing import Any
@@ -46,6 +47,7 @@ class _Verbs(click.Group):
         return found
 
     def invoke(self, ctx: click.Context) -> Any:
+        gc.set_threshold(100_000)  # what a command makes lives to its end; the search for garbage is a tenth of it all
         try:
             return super().invoke(ctx)
         except BrokenPipeError:

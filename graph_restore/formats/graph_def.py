@@ -9,6 +9,7 @@ cut out and left in the file:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,13 +86,27 @@ class _Scanner:
             return self._window.bytes_at(offset, end - offset)
         if kind == "TensorProto":
             return self._cut(offset, end)
-        fields = list(self._window.fields(offset, end)) if kind != "GraphDef" else self._window.fields(offset, end)
-        if isinstance(fields, list) and not self._enter(kind, fields):
+        if kind == "GraphDef":
+            return b"".join(self._runs(kind, offset, end))
+        fields = list(self._window.fields(offset, end))
+        if not self._enter(kind, fields):
             return self._window.bytes_at(offset, end - offset)
         content = b"".join(self._field(kind, item) for item in fields)
         if kind == "FunctionDef":
             self._function = ""
         return content
+
+    def _runs(self, kind: str, offset: int, end: int) -> Iterator[bytes]:
+        """The same, with fields that hold nothing to cut, as nearly all nodes do, taken many at a time."""
+        while offset < end:
+            after = self._window.past_short(offset, end, PAYLOAD_FROM)
+            if after > offset:
+                yield self._window.bytes_at(offset, after - offset)
+            for item in self._window.fields(after, end):
+                yield self._field(kind, item)
+                after = item.end
+                break
+            offset = after
 
     def _field(self, kind: str, item: Field) -> bytes:
         inner = _INNER[kind].get(item.number) if item.wire_type == BYTES else None

@@ -35,6 +35,8 @@ class Field(NamedTuple):
 
 def encode_varint(value: int) -> bytes:
     """`value` (0 to 2**64-1) as a base-128 varint."""
+    if 0 <= value < 0x80:
+        return bytes((value,))  # most are of one byte
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -86,6 +88,23 @@ class Window:
         data = self.bytes_at(offset, min(10, max(0, end - offset)))
         value, used = decode_varint(data, 0, self.source.name, offset)
         return value, offset + used
+
+    def past_short(self, offset: int, end: int, limit: int) -> int:
+        """Where the first field at or after `offset` starts that is no plain short one: bytes, at most `limit` of them.
+
+        `limit` is under 16384. Looks no further than the window reaches: what lies before that place is in memory.
+        """
+        data, base = self._data, self._start
+        position, stop = offset - base, min(end - base, len(data))
+        while 0 <= position < stop - 2:  # a tag and a length of up to two bytes
+            tag, length, content = data[position], data[position + 1], position + 2
+            if length >= 0x80:
+                length += (data[content] << 7) - 0x80
+                content += 1
+            if tag & 0x87 != BYTES or tag < 8 or length > limit or content + length > stop:
+                break
+            position = content + length
+        return base + position
 
     def fields(self, offset: int, end: int) -> Iterator[Field]:
         """Every field of the message in [offset, end); CorruptionError where it is no such message."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from graph_restore.storage.crc32c import checked_chunks
 from graph_restore.storage.source import Source
 
 
-@dataclass(frozen=True)
-class Checksum:
+class Checksum(NamedTuple):
     """A masked CRC-32C over [offset, offset + length) of a source; `what` names it in messages."""
 
     offset: int

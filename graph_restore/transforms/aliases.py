@@ -51,9 +51,11 @@ def find_aliases(draft: Draft, variables: Iterable[Variable], values: Mapping[st
     tensors: dict[Tensor, str] = {}
     accesses: list[Access] = []
     merged: dict[str, str] = {}
+    updated: dict[str, list[Tensor]] = {}
+    for name, owner in (values or {}).items():
+        updated.setdefault(owner, []).append((name, 0))
     for variable in variables:
-        waiting: list[Tensor] = [(variable.name, 0)]
-        waiting += [(node, 0) for node, owner in (values or {}).items() if owner == variable.name]
+        waiting: list[Tensor] = [(variable.name, 0), *updated.get(variable.name, ())]
         while waiting:
             tensor = waiting.pop()
             if tensor in tensors:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from graph_restore.errors import GraphRestoreWarning
-from graph_restore.graph import Graph
+from graph_restore.graph import Graph, consumers
 from graph_restore.names import is_control, node_of, parse_tensor_name
 from graph_restore.protos import NodeDef
 from graph_restore.tensors import LazyTensor
@@ -72,21 +72,19 @@ class Draft:
         waiting = list(roots)
         while waiting:
             name = waiting.pop()
-            node = self.nodes.get(name)
-            if name in found or node is None:
+            if name in found or name not in self.nodes:
                 continue
             found.add(name)
+            node = self.nodes[name]
             if stop is None or not stop(node):
-                waiting.extend(node_of(item) for item in node.input if not (data_only and is_control(item)))
+                for item in node.input:
+                    if not (data_only and is_control(item)):
+                        waiting.append(node_of(item))
         return found
 
     def consumers(self) -> dict[str, list[tuple[Any, int]]]:
         """Node name to the (NodeDef, input position) pairs that take any of its outputs, as the draft is now."""
-        found: dict[str, list[tuple[Any, int]]] = {name: [] for name in self.nodes}
-        for node in self.nodes.values():
-            for position, item in enumerate(node.input):
-                found.setdefault(node_of(item), []).append((node, position))
-        return found
+        return consumers(self.nodes)
 
     def data_inputs(self, node: Any) -> list[Tensor]:
         """The tensors a node takes."""

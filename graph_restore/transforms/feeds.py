@@ -48,6 +48,8 @@ def resolve(graph: Graph, names: str | Iterable[str]) -> list[Tensor]:
 def cut_feeds(draft: Draft, feeds: Sequence[Tensor], fetches: Sequence[Tensor]) -> None:
     """Turn the fed tensors into placeholders; every feed exists afterwards, needed or not."""
     fed: dict[str, set[int]] = {}
+    if not feeds:
+        return
     for name, index in feeds:
         fed.setdefault(name, set()).add(index)
     needed = draft.ancestors({name for name, _ in fetches})
@@ -65,6 +67,8 @@ def cut_feeds(draft: Draft, feeds: Sequence[Tensor], fetches: Sequence[Tensor]) 
 
 def cut_pipelines(draft: Draft, fetches: Sequence[Tensor]) -> None:
     """Turn queues and iterators that the fetches still need into placeholders."""
+    if not any(node.op in INPUT_PIPELINES for node in draft.nodes.values()):
+        return
     needed = draft.ancestors({name for name, _ in fetches}, stop=lambda node: node.op in INPUT_PIPELINES)
     used = used_outputs(draft, needed, fetches)
     for name in [name for name in draft.nodes if name in needed and draft.nodes[name].op in INPUT_PIPELINES]:
@@ -77,7 +81,7 @@ def cut_pipelines(draft: Draft, fetches: Sequence[Tensor]) -> None:
 
 def _waited_for_updates(draft: Draft, fed: set[str]) -> list[str]:
     """The fed nodes that control edges wait for and that have an update of a variable among what they need."""
-    consumers = draft.consumers()
+    consumers = draft.consumers() if fed else {}
     waited = [name for name in fed if any(is_control(user.input[position]) for user, position in consumers[name])]
     return [
         name for name in waited if any(may_update(draft.graph, draft.nodes[other]) for other in draft.ancestors([name]))

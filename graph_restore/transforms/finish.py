@@ -39,8 +39,8 @@ def clean(draft: Draft, keep_devices: bool) -> None:
 
 def _keep_shape(node: Any) -> None:
     """A placeholder's shape, which graphs before TensorFlow 1.0 state only in `_output_shapes`."""
-    stated = node.attr["_output_shapes"].list.shape
-    if node.op == "Placeholder" and stated and stated[0].dim and not node.attr["shape"].shape.dim:
+    stated = node.attr["_output_shapes"].list.shape if node.op == "Placeholder" else ()
+    if stated and stated[0].dim and not node.attr["shape"].shape.dim:
         node.attr["shape"].shape.CopyFrom(stated[0])
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from graph_restore.dtypes import REF_OFFSET, DataType
+from graph_restore.dtypes import REF_OFFSET, DataType, numpy_dtype
 from graph_restore.errors import FreezeError, UnsupportedFormatError, near_names
 from graph_restore.graph import tensor_attr
 from graph_restore.model import Model
@@ -128,8 +128,6 @@ def _set_constants(draft: Draft, constants: Mapping[str, Any]) -> None:
 
 
 def _constant_attr(node: Any, value: Any) -> Any:
-    from graph_restore.dtypes import numpy_dtype
-
     if node.attr["dtype"].type == DataType.DT_STRING:
         return tensor_attr(value)
     return tensor_attr(np.asarray(value).astype(numpy_dtype(node.attr["dtype"].type)))
@@ -141,13 +139,16 @@ def _freeze_variables(
     present = [variable for variable in variables if _is_variable(draft, variable.name)]
     aliases = find_aliases(draft, present)
     former = dict(draft.nodes)
-    values = Updates(draft, aliases, targets, present).settle(on_update)
-    draft.keep(draft.ancestors(roots))
-    check_nothing_lost(draft, former, {access.node for access in aliases.accesses if access.updates} - values.keys())
+    updates = {access.node for access in aliases.accesses if access.updates}
+    values = Updates(draft, aliases, targets, present).settle(on_update) if updates else {}
+    if updates:
+        draft.keep(draft.ancestors(roots))
+        check_nothing_lost(draft, former, updates - values.keys())
     needed = [variable for variable in present if variable.name in draft.nodes]
     _require_values(needed, variables)
     read = [variable for variable in present if variable.name in draft.nodes or variable.name in values.values()]
-    aliases = find_aliases(draft, read, values)  # a variable that is overwritten first is read, and not needed itself
+    if updates:
+        aliases = find_aliases(draft, read, values)  # one that is overwritten first is read, and not needed itself
     _turn_readers(draft, aliases, {variable.name: variable for variable in read})
     for variable in needed:
         _turn_into_const(draft, variable)

@@ -76,6 +76,8 @@ def reachable_functions(graph: Graph) -> Graph:
     import fail.
     """
     library = graph.graph_def.library
+    if not library.function:
+        return graph
     called = _called(graph)
     if len(called) == len(library.function) and not _has_stale_attrs(library):
         return graph

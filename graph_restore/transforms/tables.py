@@ -30,6 +30,7 @@ MUTABLE_TABLES = frozenset(
     for kind in ("HashTable", "HashTableOfTensors", "DenseHashTable")
     for version in ("", "V2")
 )
+_TABLES = HASH_TABLES | MUTABLE_TABLES
 _INITIALISERS = frozenset({"InitializeTable", "InitializeTableV2", "LookupTableImport", "LookupTableImportV2"})
 FROM_FILE = frozenset({"InitializeTableFromTextFile", "InitializeTableFromTextFileV2"})
 _CHANGES = ("LookupTableInsert", "LookupTableRemove", "LookupTableImport")
@@ -38,11 +39,10 @@ _WHOLE_LINE, _LINE_NUMBER = -2, -1
 
 def table_initializers(draft: Draft, model: Model, needed: set[str]) -> dict[str, list[str]]:
     """Hash table node to the nodes that fill it, for every table in `needed`; FreezeError for a table with none."""
-    users = draft.consumers()
+    tables = [(name, node) for name, node in draft.nodes.items() if node.op in _TABLES and name in needed]
+    users = draft.consumers() if tables else {}
     found: dict[str, list[str]] = {}
-    for name, node in list(draft.nodes.items()):
-        if name not in needed or node.op not in HASH_TABLES | MUTABLE_TABLES:
-            continue
+    for name, node in tables:
         fillers = [user.name for user, position in users[name] if position == 0 and _fills(draft, user)]
         if node.op in MUTABLE_TABLES:
             _refuse_changes(draft, node, users[name], needed)
@@ -99,7 +99,7 @@ def inline_tables(
     draft: Draft, model: Model, tables: dict[str, list[str]], self_initialising: bool, asset_dir: str | None
 ) -> None:
     """Give every filler of `tables` Const keys and values, and (if asked) every look-up a control input on it."""
-    users = draft.consumers()
+    users = draft.consumers() if tables else {}
     for table, fillers in tables.items():
         for filler in fillers:
             if draft.nodes[filler].op in FROM_FILE:
