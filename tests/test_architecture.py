@@ -31,7 +31,7 @@ LAYERS = (
     {"model"},
     {"formats", "transforms"},
     {"api"},
-    {"runtime", "convert", "summary"},
+    {"runtime", "convert", "summary", "freeze_request"},
     {"cli"},
     {"freeze_graph", "__main__"},
 )

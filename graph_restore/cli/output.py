@@ -38,10 +38,10 @@ def _of_checkpoint(path: str) -> bool:
         return False
 
 
-def write(frozen: Model, path: str) -> None:
-    """Export, with a progress bar where that is of use."""
+def write(frozen: Model, path: str, format: str | None = None) -> None:
+    """Export, with a progress bar where that is of use. `format`: as for `export`."""
     with progress(frozen.graph) as advance:
-        export(frozen, path, progress=advance)
+        export(frozen, path, format, progress=advance)
 
 
 def report(before: Model, frozen: Model, path: str) -> None:
