@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from graph_restore.model import Model as Model
     from graph_restore.runtime.restore_graph import restore_graph as restore_graph
     from graph_restore.runtime.variables import RestoredVariable as RestoredVariable
+    from graph_restore.runtime.verify import verify as verify
     from graph_restore.tensors import LazyTensor as LazyTensor
     from graph_restore.transforms.freeze import freeze as freeze
     from graph_restore.transforms.initialize import initialize as initialize
@@ -43,6 +44,7 @@ _MODULES = {
     "restore": "transforms.restore",
     "initialize": "transforms.initialize", "freeze": "transforms.freeze",
     "restore_graph": "runtime.restore_graph", "RestoredVariable": "runtime.variables",
+    "verify": "runtime.verify",
     "Graph": "graph", "LazyTensor": "tensors", "Model": "model", "Variable": "variables",
     "GraphRestoreError": "errors", "FormatError": "errors", "CorruptionError": "errors",
     "UnsupportedFormatError": "errors", "CheckpointNotFoundError": "errors", "TensorNotFoundError": "errors",

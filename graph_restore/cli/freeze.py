@@ -29,9 +29,18 @@ from graph_restore.cli.notes import notes
               help="Filled by: inline, or init_op.")  # fmt: skip
 @click.option("--asset-dir", metavar="DIR", help="Where vocabulary files lie now.")
 @click.option("--keep-devices", is_flag=True, help="Leave device placements in.")
+@click.option("--verify", is_flag=True, help="Compare the outputs in TensorFlow.")
+@click.option("--verify-feeds", metavar="FILE", help="An .npz of arrays to compare with.")
 @click.option("--force", is_flag=True, help="Overwrite even MODEL or a checkpoint.")
 def command(
-    model: str, checkpoint: str | None, output: str, tags: list[str] | None, force: bool, **choices: Any
+    model: str,
+    checkpoint: str | None,
+    output: str,
+    tags: list[str] | None,
+    force: bool,
+    verify: bool,
+    verify_feeds: str | None,
+    **choices: Any,
 ) -> None:
     """Write MODEL as one file in which variables are constants.
 
@@ -50,6 +59,12 @@ def command(
             note(text)
         write(frozen, output)
     report(before, frozen, output)
+    if verify or verify_feeds:
+        from graph_restore.cli.verify import after_freezing
+
+        asset_dir = choices["asset_dir"]
+        if not after_freezing(before, output, verify_feeds, fetches=frozen.fetches, asset_dir=asset_dir):
+            click.get_current_context().exit(1)
 
 
 def _frozen(path: str, checkpoint: str | None, tags: list[str] | None, choices: dict[str, Any]) -> tuple[Any, Any]:

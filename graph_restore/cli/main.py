@@ -15,9 +15,10 @@ from graph_restore import __version__
 from graph_restore.errors import GraphRestoreError
 
 _ARGUMENT = re.compile(
-    r"\b(?P<name>fetches|feeds|tags|include|exclude|rename|cast|asset_dir|on_update)=(?:True|'(?P<value>\w+)')?"
+    r"\b(?P<name>fetches|feeds|tags|include|exclude|rename|cast|asset_dir|on_update|allow_unsafe_ops)"
+    r"=(?:True|'(?P<value>\w+)')?"
 )
-VERBS = ("inspect", "check", "freeze", "checkpoint")
+VERBS = ("inspect", "check", "freeze", "verify", "checkpoint")
 
 
 def error_text(error: Exception) -> str:
@@ -55,10 +56,10 @@ class _Verbs(click.Group):
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="graph-restore")
 def main() -> None:
-    """Brings TensorFlow 1 models back: looks at them, fits checkpoints, freezes them.
+    """Brings TensorFlow 1 models back: looks at them, fits checkpoints, freezes them, compares them.
 
     MODEL is a .pb, .pbtxt, .meta, event file, SavedModel, session bundle or run directory; CHECKPOINT a prefix,
-    any of its files, or its directory. TensorFlow is not needed.
+    any of its files, or its directory. TensorFlow is needed by verify only.
 
     \b
     Example: graph-restore freeze run/model.ckpt-1000.meta --fetches softmax -o frozen.pb
