@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from graph_restore.tensors import LazyTensor as LazyTensor
     from graph_restore.transforms.freeze import freeze as freeze
     from graph_restore.transforms.initialize import initialize as initialize
+    from graph_restore.transforms.modernize import modernize as modernize
     from graph_restore.transforms.restore import restore as restore
     from graph_restore.variables import Variable as Variable
 
@@ -45,6 +46,7 @@ _MODULES = {
     "initialize": "transforms.initialize", "freeze": "transforms.freeze",
     "restore_graph": "runtime.restore_graph", "RestoredVariable": "runtime.variables",
     "verify": "runtime.verify",
+    "modernize": "transforms.modernize",
     "Graph": "graph", "LazyTensor": "tensors", "Model": "model", "Variable": "variables",
     "GraphRestoreError": "errors", "FormatError": "errors", "CorruptionError": "errors",
     "UnsupportedFormatError": "errors", "CheckpointNotFoundError": "errors", "TensorNotFoundError": "errors",

@@ -31,7 +31,7 @@ LAYERS = (
     {"model"},
     {"formats", "transforms"},
     {"api"},
-    {"runtime", "convert", "summary", "freeze_request"},
+    {"runtime", "convert", "summary", "freeze_request", "op_report"},
     {"cli"},
     {"freeze_graph", "__main__"},
 )
@@ -44,6 +44,7 @@ PUBLIC_NAMES = [
     "RestoredVariable", "TensorFlowRequiredError", "TensorNotFoundError", "UnsupportedFormatError", "Variable",
     "export", "freeze", "initialize", "latest_checkpoint", "load", "load_checkpoint", "restore", "restore_graph",
     "verify",
+    "modernize",
 ]  # fmt: skip
 
 

@@ -29,6 +29,7 @@ from graph_restore.cli.notes import notes
               help="Filled by: inline, or init_op.")  # fmt: skip
 @click.option("--asset-dir", metavar="DIR", help="Where vocabulary files lie now.")
 @click.option("--keep-devices", is_flag=True, help="Leave device placements in.")
+@click.option("--modernize", is_flag=True, help="Rewrite ops that TensorFlow has dropped.")
 @click.option("--verify", is_flag=True, help="Compare the outputs in TensorFlow.")
 @click.option("--verify-feeds", metavar="FILE", help="An .npz of arrays to compare with.")
 @click.option("--force", is_flag=True, help="Overwrite even MODEL or a checkpoint.")
@@ -72,6 +73,7 @@ def _frozen(path: str, checkpoint: str | None, tags: list[str] | None, choices: 
     from graph_restore.api import load
     from graph_restore.transforms.freeze import freeze
     from graph_restore.transforms.initialize import initialize
+    from graph_restore.transforms.modernize import modernize
     from graph_restore.transforms.restore import restore
 
     model = load(path, tags=tags)
@@ -80,4 +82,9 @@ def _frozen(path: str, checkpoint: str | None, tags: list[str] | None, choices: 
         model = restore(model, checkpoint, **of_restore)
     if choices.pop("initialize"):
         model = initialize(model)
-    return model, freeze(model, choices.pop("fetches"), choices.pop("feeds"), **choices)
+    modern = modernize if choices.pop("modernize") else _unchanged
+    return model, modern(freeze(model, choices.pop("fetches"), choices.pop("feeds"), **choices))
+
+
+def _unchanged(model: Any) -> Any:
+    return model
