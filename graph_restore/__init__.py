@@ -30,9 +30,11 @@ if TYPE_CHECKING:
     from graph_restore.model import Model as Model
     from graph_restore.runtime.restore_graph import restore_graph as restore_graph
     from graph_restore.runtime.variables import RestoredVariable as RestoredVariable
+    from graph_restore.runtime.verify import verify as verify
     from graph_restore.tensors import LazyTensor as LazyTensor
     from graph_restore.transforms.freeze import freeze as freeze
     from graph_restore.transforms.initialize import initialize as initialize
+    from graph_restore.transforms.modernize import modernize as modernize
     from graph_restore.transforms.restore import restore as restore
     from graph_restore.transforms.saver import build_saver as build_saver
     from graph_restore.transforms.unfreeze import unfreeze as unfreeze
@@ -46,6 +48,8 @@ _MODULES = {
     "initialize": "transforms.initialize", "freeze": "transforms.freeze",
     "build_saver": "transforms.saver", "unfreeze": "transforms.unfreeze",
     "restore_graph": "runtime.restore_graph", "RestoredVariable": "runtime.variables",
+    "verify": "runtime.verify",
+    "modernize": "transforms.modernize",
     "Graph": "graph", "LazyTensor": "tensors", "Model": "model", "Variable": "variables",
     "GraphRestoreError": "errors", "FormatError": "errors", "CorruptionError": "errors",
     "UnsupportedFormatError": "errors", "CheckpointNotFoundError": "errors", "TensorNotFoundError": "errors",

@@ -17,6 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = {"graph-restore": "graph_restore", "freeze_graph": "graph_restore.freeze_graph"}
+LIVE = ("import tensorflow", "gr.verify(", "graph-restore verify", " --verify")  # what needs TensorFlow
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```\n(?=(?:\n```text\n(.*?)^```$)?)", re.MULTILINE | re.DOTALL)
 _PRINTED = re.compile(r"^\s*print\(.*\)  # (.*)$", re.MULTILINE)
 
@@ -37,7 +38,7 @@ class Snippet:
 
     @property
     def needs_tensorflow(self) -> bool:
-        return "import tensorflow" in self.text
+        return any(sign in self.text for sign in LIVE)
 
     @property
     def printed(self) -> str:

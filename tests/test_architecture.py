@@ -30,8 +30,10 @@ LAYERS = (
     {"discovery"},
     {"model"},
     {"formats", "transforms"},
+    {"outputs"},
     {"api"},
-    {"runtime", "convert", "summary"},
+    {"runtime", "convert", "summary", "freeze_request", "op_report"},
+    {"cpp"},
     {"cli"},
     {"freeze_graph", "__main__"},
 )
@@ -42,8 +44,8 @@ PUBLIC_NAMES = [
     "Checkpoint", "CheckpointNotFoundError", "CorruptionError", "FormatError", "FreezeError", "Graph",
     "GraphRestoreError", "GraphRestoreWarning", "LazyTensor", "Model", "NodeNotFoundError", "RestoreError",
     "RestoredVariable", "TensorFlowRequiredError", "TensorNotFoundError", "UnsupportedFormatError", "Variable",
-    "build_saver", "export", "freeze", "initialize", "latest_checkpoint", "load", "load_checkpoint", "restore",
-    "restore_graph", "unfreeze",
+    "build_saver", "export", "freeze", "initialize", "latest_checkpoint", "load", "load_checkpoint", "modernize",
+    "restore", "restore_graph", "unfreeze", "verify",
 ]  # fmt: skip
 
 

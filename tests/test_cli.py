@@ -18,7 +18,6 @@ from click.testing import CliRunner, Result
 from corpus import CORPUS, Case, all_cases, case, cases
 
 import graph_restore as gr
-from graph_restore import freeze_graph
 from graph_restore.cli import progress as progress_module
 from graph_restore.cli.main import VERBS, main
 
@@ -441,96 +440,7 @@ def test_a_bar_is_shown_on_a_terminal_when_there_is_much_to_write(
     assert bool(stderr.getvalue()) is shown
 
 
-# freeze_graph
-
-
-def freeze_with(output: Path, *flags: str) -> int:
-    return freeze_graph.main([f"--output_graph={output}", "--output_node_names=y", *flags])
-
-
-GRAPH, PREFIX = f"--input_graph={LINEAR / 'graph.pb'}", f"--input_checkpoint={LINEAR / 'model.ckpt'}"
-TEXT = f"--input_graph={LINEAR / 'graph.pbtxt'}"
-SAVED_MODEL = CORPUS / "saved_model" / "tf1.4.1-v2" / "saved_model"
-
-FLAGS = {
-    "binary": [GRAPH, PREFIX, "--input_binary"],
-    "binary said apart": [GRAPH, PREFIX, "--input_binary", "true"],
-    "text": [TEXT, PREFIX],
-    "text said": [TEXT, PREFIX, "--input_binary=false", "--clear_devices=False"],
-    "meta graph": [f"--input_meta_graph={META}", PREFIX],
-    "SavedModel": [f"--input_saved_model_dir={SAVED_MODEL}"],
-    "SavedModel with tags": [f"--input_saved_model_dir={SAVED_MODEL}", "--saved_model_tags=serve"],
-}
-
-
-@pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)
-def test_freeze_graph_takes_its_flags(flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    output = tmp_path / "frozen.pb"
-    assert freeze_with(output, *flags) == 0
-    captured = capsys.readouterr()
-    assert captured.out.startswith("wrote ") and captured.err == ""
-    assert "y" in gr.load(output).graph.nodes and len(gr.load(output).variables) == 0
-
-
-WORDS = {
-    "binary taken for text": ([GRAPH, PREFIX], "graph.pb is binary"),
-    "text taken for binary": ([TEXT, PREFIX, "--input_binary"], "graph.pbtxt is text"),
-    "saver": ([GRAPH, PREFIX, "--input_binary", "--input_saver=a"], "--input_saver is not needed"),
-    "restore op": ([GRAPH, PREFIX, "--input_binary", "--restore_op_name=a"], "--restore_op_name is not needed"),
-    "version": ([GRAPH, PREFIX, "--input_binary", "--checkpoint_version=2"], "--checkpoint_version is not needed"),
-}
-
-
-@pytest.mark.parametrize(("flags", "words"), WORDS.values(), ids=WORDS)
-def test_freeze_graph_says_a_word(
-    flags: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert freeze_with(tmp_path / "frozen.pb", *flags) == 0
-    assert capsys.readouterr().err.startswith(f"note: {words}")
-
-
-WRONG_FLAGS = {
-    "unknown": [GRAPH, PREFIX, "--input_binaries"],
-    "abbreviated": [GRAPH, PREFIX, "--clear"],
-    "no boolean": [GRAPH, PREFIX, "--clear_devices=maybe"],
-    "no input": [PREFIX],
-    "two inputs": [GRAPH, PREFIX, f"--input_meta_graph={META}"],
-    "no checkpoint": [GRAPH],
-    "denylist": [GRAPH, PREFIX, "--variable_names_denylist=w"],
-    "whitelist": [GRAPH, PREFIX, "--variable_names_whitelist=w"],
-}
-
-
-@pytest.mark.parametrize("flags", WRONG_FLAGS.values(), ids=WRONG_FLAGS)
-def test_freeze_graph_refuses_wrong_flags(flags: list[str], tmp_path: Path) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        freeze_with(tmp_path / "frozen.pb", *flags)
-    assert stopped.value.code == 2
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_freeze_graph_reports_bad_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert freeze_with(tmp_path / "frozen.pb", "--input_graph=nowhere.pb", PREFIX) == 1
-    assert capsys.readouterr().err.startswith("Error: nowhere.pb: no such file")
-
-
-@pytest.mark.parametrize(("nodes", "status"), [("init_all_tables", 0), ("init", 1)])
-def test_initializer_nodes_may_fill_tables_only(
-    nodes: str, status: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    model = case("key_value_table/tf0.12.1-v1")
-    flags = [f"--input_graph={model.graph_pb}", f"--input_checkpoint={model.prefix}", "--input_binary"]
-    assert freeze_with(tmp_path / "frozen.pb", *flags, f"--initializer_nodes={nodes}") == status
-    assert f"--initializer_nodes {'runs' if status else nodes}" in capsys.readouterr().err
-
-
-def test_devices_are_cleared_unless_told(tmp_path: Path) -> None:
-    model = case("gpu_devices/tf1.15.5-v2")
-    flags = [f"--input_graph={model.graph_pb}", f"--input_checkpoint={model.prefix}", "--input_binary"]
-    for cleared in (True, False):
-        assert freeze_with(tmp_path / "frozen.pb", *flags, f"--clear_devices={cleared}") == 0
-        devices = {node.device for node in gr.load(tmp_path / "frozen.pb").graph.graph_def.node}
-        assert (devices == {""}) is cleared
+# files that run
 
 
 @pytest.mark.tensorflow

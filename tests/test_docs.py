@@ -44,7 +44,7 @@ def test_python_does_what_the_page_says(
     assert printed == snippet.printed
 
 
-@pytest.mark.parametrize("snippet", CONSOLE, ids=lambda snippet: snippet.id)
+@pytest.mark.parametrize("snippet", [marked(snippet) for snippet in CONSOLE])
 def test_commands_print_what_the_page_shows(snippet: Snippet, place: Path) -> None:
     for command, shown in snippet.commands():
         run_command(command, shown, place)

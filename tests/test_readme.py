@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
-from snippets import ROOT, dead_links, run, run_command, snippets
+from snippets import LIVE, ROOT, dead_links, run, run_command, snippets
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PYTHON = [snippet.text for snippet in snippets("README.md", "python")]
@@ -34,7 +35,12 @@ def test_python_with_tensorflow(place: Path) -> None:
     assert (place / "continued" / "model.ckpt.index").exists()
 
 
-@pytest.mark.parametrize(("command", "shown"), COMMANDS, ids=[command.split()[1] for command, _ in COMMANDS])
+def marked(command: str, shown: list[str]) -> Any:
+    marks = [pytest.mark.tensorflow] if any(sign in command for sign in LIVE) else []
+    return pytest.param(command, shown, marks=marks, id=" ".join(command.split()[:2]))
+
+
+@pytest.mark.parametrize(("command", "shown"), [marked(*one) for one in COMMANDS])
 def test_commands_print_what_is_shown(command: str, shown: list[str], place: Path) -> None:
     run_command(command, shown, place)
 

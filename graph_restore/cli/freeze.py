@@ -39,6 +39,9 @@ FORMATS = ("graph_def", "graph_def_text", "memmapped", "saved_model")
 @click.option("--kept-checkpoint", metavar="PREFIX", help="Where to write them [FILE without suffix].")
 @click.option("--print-cpp", is_flag=True, help="Print C++ that feeds and runs it.")
 @click.option("--ops-header", metavar="FILE", help="Write ops_to_register.h for it.")
+@click.option("--modernize", is_flag=True, help="Rewrite ops that TensorFlow has dropped.")
+@click.option("--verify", is_flag=True, help="Compare the outputs in TensorFlow.")
+@click.option("--verify-feeds", metavar="FILE", help="An .npz of arrays to compare with.")
 @click.option("--force", is_flag=True, help="Overwrite even MODEL or a checkpoint.")
 def command(
     model: str,
@@ -50,6 +53,8 @@ def command(
     print_cpp: bool,
     ops_header: str | None,
     force: bool,
+    verify: bool,
+    verify_feeds: str | None,
     **choices: Any,
 ) -> None:
     """Write MODEL as one file in which variables are constants.
@@ -76,6 +81,12 @@ def command(
         from graph_restore.cpp import cpp_snippet
 
         click.echo("\n" + cpp_snippet(frozen), nl=False)
+    if verify or verify_feeds:
+        from graph_restore.cli.verify import after_freezing
+
+        asset_dir = choices["asset_dir"]
+        if not after_freezing(before, output, verify_feeds, fetches=frozen.fetches, asset_dir=asset_dir):
+            click.get_current_context().exit(1)
 
 
 def _frozen(path: str, checkpoint: str | None, tags: list[str] | None, choices: dict[str, Any]) -> tuple[Any, Any]:
@@ -83,6 +94,7 @@ def _frozen(path: str, checkpoint: str | None, tags: list[str] | None, choices: 
     from graph_restore.api import load
     from graph_restore.transforms.freeze import freeze
     from graph_restore.transforms.initialize import initialize
+    from graph_restore.transforms.modernize import modernize
     from graph_restore.transforms.restore import restore
 
     model = load(path, tags=tags)
@@ -91,4 +103,9 @@ def _frozen(path: str, checkpoint: str | None, tags: list[str] | None, choices: 
         model = restore(model, checkpoint, **of_restore)
     if choices.pop("initialize"):
         model = initialize(model)
-    return model, freeze(model, choices.pop("fetches"), choices.pop("feeds"), **choices)
+    modern = modernize if choices.pop("modernize") else _unchanged
+    return model, modern(freeze(model, choices.pop("fetches"), choices.pop("feeds"), **choices))
+
+
+def _unchanged(model: Any) -> Any:
+    return model

@@ -10,6 +10,7 @@ import click
 
 from graph_restore.cli import options
 from graph_restore.cli.notes import notes
+from graph_restore.cli.op_report import op_lines
 from graph_restore.cli.tables import rows, shape
 
 _OPS_A_LINE = 6
@@ -19,7 +20,9 @@ _OPS_A_LINE = 6
 @click.argument("path")
 @options.as_json
 @options.tags
-def command(path: str, as_json: bool, tags: list[str] | None) -> None:
+@click.option("--ops", is_flag=True, help="Each op: since when, until when, what replaces it.")
+@options.names("--fetches", help="With --ops: outputs to look at.")
+def command(path: str, as_json: bool, tags: list[str] | None, ops: bool, fetches: list[str] | None) -> None:
     """Show what a model or checkpoint holds.
 
     Of a model: format, version, inputs, outputs, signatures, variables, ops. Of a checkpoint (a prefix or any
@@ -28,16 +31,30 @@ def command(path: str, as_json: bool, tags: list[str] | None) -> None:
     \b
     Example: graph-restore inspect run/model.ckpt-1000.meta
              graph-restore inspect run/model.ckpt-1000 --json
+             graph-restore inspect frozen.pb --ops
     """
-    from graph_restore.summary import summarise
-
     with notes():
-        found = summarise(path, tags=tags)
+        found = _found(path, tags, ops, fetches)
     if as_json:
         click.echo(json.dumps(found, indent=2))
+    elif ops:
+        click.echo("\n".join(op_lines(found)))
     else:
         lines = _model(found) if found["kind"] == "model" else _checkpoint(found)
         click.echo("\n".join(lines))
+
+
+def _found(path: str, tags: list[str] | None, ops: bool, fetches: list[str] | None) -> dict[str, Any]:
+    if ops:
+        from graph_restore.api import load
+        from graph_restore.op_report import report_ops
+
+        return report_ops(load(path, tags=tags), fetches)
+    if fetches:
+        raise click.UsageError("--fetches goes with --ops")
+    from graph_restore.summary import summarise
+
+    return summarise(path, tags=tags)
 
 
 def _checkpoint(found: Mapping[str, Any]) -> Iterator[str]:

@@ -16,9 +16,10 @@ from graph_restore import __version__
 from graph_restore.errors import GraphRestoreError
 
 _ARGUMENT = re.compile(
-    r"\b(?P<name>fetches|feeds|tags|include|exclude|rename|cast|asset_dir|on_update|format|overwrite)=(?:True|'(?P<value>\w+)')?"
+    r"\b(?P<name>fetches|feeds|tags|include|exclude|rename|cast|asset_dir|on_update|format|overwrite|allow_unsafe_ops)"
+    r"=(?:True|'(?P<value>\w+)')?"
 )
-VERBS = ("inspect", "check", "freeze", "export", "checkpoint")
+VERBS = ("inspect", "check", "freeze", "export", "verify", "checkpoint")
 
 
 def error_text(error: Exception) -> str:
@@ -59,10 +60,10 @@ class _Verbs(click.Group):
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="graph-restore")
 def main() -> None:
-    """Brings TensorFlow 1 models back: looks at them, fits checkpoints, freezes them.
+    """Brings TensorFlow 1 models back: looks at them, fits checkpoints, freezes them, compares them.
 
     MODEL is a .pb, .pbtxt, .meta, event file, SavedModel, session bundle or run directory; CHECKPOINT a prefix,
-    any of its files, or its directory. TensorFlow is not needed.
+    any of its files, or its directory. TensorFlow is needed by verify only.
 
     \b
     Example: graph-restore freeze run/model.ckpt-1000.meta --fetches softmax -o frozen.pb

@@ -173,9 +173,10 @@ def _dtype_at_consumer(graph: Graph, node: Any, index: int) -> int:
 
 def output_shape(node: Any, index: int) -> Any:
     """The TensorShapeProto the graph states for an output, of unknown rank where it states none."""
-    shapes = node.attr["_output_shapes"].list.shape if "_output_shapes" in node.attr else ()
-    if index < len(shapes):
-        return shapes[index]
+    for attr in ("_output_shapes", "output_shapes"):  # an IteratorGetNext has the second
+        shapes = node.attr[attr].list.shape if attr in node.attr else ()
+        if index < len(shapes):
+            return shapes[index]
     states_own_shape = node.op in VARIABLE_OPS or node.op.startswith("Placeholder")
     if index == 0 and states_own_shape and "shape" in node.attr:
         shape = node.attr["shape"].shape

@@ -1,0 +1,66 @@
+"""`graph-restore verify`: whether two models give the same outputs."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import click
+
+from graph_restore.cli import options
+from graph_restore.cli.notes import notes
+
+
+def _shapes(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, list[int]]:
+    found = {}
+    for value in values:
+        name, sign, sizes = value.partition("=")
+        if not name or not sign or not all(size.strip().isdigit() for size in sizes.split(",") if sizes):
+            raise click.BadParameter("NAME=2,224,224,3; NAME= for a single value")
+        found[name] = [int(size) for size in sizes.split(",") if sizes]
+    return found
+
+
+def after_freezing(before: Any, path: str, feeds: str | None, **options: Any) -> bool:
+    """Compare a model with the file it was frozen to, print the report, and say whether they agree."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from graph_restore.api import load
+    from graph_restore.runtime.verify import verify
+
+    found = verify(before, load(path), feeds, **options)
+    click.echo(f"verified   {found}")
+    return found.ok
+
+
+@click.command("verify")
+@click.argument("original")
+@click.argument("result")
+@click.option("--checkpoint", metavar="CHECKPOINT", help="Values of ORIGINAL [its own].")
+@click.option("--feeds", metavar="FILE", help="An .npz of arrays by tensor name [made up].")
+@options.names("--fetches", help="Outputs to compare [those of RESULT].")
+@click.option("--shape", "shapes", multiple=True, metavar="NAME=SIZES", callback=_shapes,
+              help="Shape of a feed that is made up.")  # fmt: skip
+@click.option("--atol", type=float, default=1e-6, show_default=True, metavar="NUMBER", help="Absolute tolerance.")
+@click.option("--rtol", type=float, default=1e-5, show_default=True, metavar="NUMBER", help="Relative tolerance.")
+@click.option("--asset-dir", metavar="DIR", help="Where vocabulary files lie now.")
+@click.option("--allow-unsafe-ops", is_flag=True, help="Run ops that touch files or run code.")
+@options.as_json
+def command(original: str, result: str, as_json: bool, **choices: Any) -> None:
+    """Run ORIGINAL and RESULT in TensorFlow on the same feeds and compare their outputs.
+
+    Both are run once, after restoring. Exit status 1 when an output differs by more than the tolerance.
+
+    \b
+    Example: graph-restore verify run/model.ckpt-1000.meta frozen.pb
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's own reports would be in between
+    from graph_restore.runtime.verify import verify
+
+    with notes() as note:
+        found = verify(original, result, choices.pop("feeds"), **choices)
+        for text in found.notes:
+            note(text)
+    click.echo(json.dumps(found.to_dict(), indent=2) if as_json else str(found))
+    if not found.ok:
+        click.get_current_context().exit(1)
