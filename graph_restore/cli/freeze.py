@@ -16,6 +16,7 @@ from graph_restore.cli.notes import notes
 @click.option("-o", "--output", required=True, metavar="FILE", help="File to write, .pb or .pbtxt.")
 @options.names("--fetches", help="Tensors wanted [the signature's, or the one output].")
 @options.names("--feeds", help="Tensors to feed; the graph is cut there.")
+@options.constants
 @options.tags
 @click.option("--moving-averages", is_flag=True, help="Take averaged values where there are any.")
 @options.names("--include", help="Restore these variables only: names or globs.")
