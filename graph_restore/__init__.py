@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from graph_restore.transforms.freeze import freeze as freeze
     from graph_restore.transforms.initialize import initialize as initialize
     from graph_restore.transforms.restore import restore as restore
+    from graph_restore.transforms.simplify import simplify as simplify
     from graph_restore.variables import Variable as Variable
 
 # public name -> module; imported on first use, so that `import graph_restore` costs next to nothing
@@ -42,6 +43,7 @@ _MODULES = {
     "load_checkpoint": "checkpoint", "latest_checkpoint": "checkpoint", "Checkpoint": "checkpoint",
     "restore": "transforms.restore",
     "initialize": "transforms.initialize", "freeze": "transforms.freeze",
+    "simplify": "transforms.simplify",
     "restore_graph": "runtime.restore_graph", "RestoredVariable": "runtime.variables",
     "Graph": "graph", "LazyTensor": "tensors", "Model": "model", "Variable": "variables",
     "GraphRestoreError": "errors", "FormatError": "errors", "CorruptionError": "errors",

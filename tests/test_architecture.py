@@ -43,6 +43,7 @@ PUBLIC_NAMES = [
     "GraphRestoreError", "GraphRestoreWarning", "LazyTensor", "Model", "NodeNotFoundError", "RestoreError",
     "RestoredVariable", "TensorFlowRequiredError", "TensorNotFoundError", "UnsupportedFormatError", "Variable",
     "export", "freeze", "initialize", "latest_checkpoint", "load", "load_checkpoint", "restore", "restore_graph",
+    "simplify",
 ]  # fmt: skip
 
 

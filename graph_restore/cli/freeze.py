@@ -31,6 +31,7 @@ from graph_restore.cli.notes import notes
               help="Filled by: inline, or init_op.")  # fmt: skip
 @click.option("--asset-dir", metavar="DIR", help="Where vocabulary files lie now.")
 @click.option("--keep-devices", is_flag=True, help="Leave device placements in.")
+@click.option("--simplify", "simpler", is_flag=True, help="Fold constants and batch norms, drop identities.")
 @click.option("--force", is_flag=True, help="Overwrite even MODEL or a checkpoint.")
 def command(
     model: str, checkpoint: str | None, output: str, tags: list[str] | None, force: bool, **choices: Any
@@ -60,6 +61,7 @@ def _frozen(path: str, checkpoint: str | None, tags: list[str] | None, choices: 
     from graph_restore.transforms.freeze import freeze
     from graph_restore.transforms.initialize import initialize
     from graph_restore.transforms.restore import restore
+    from graph_restore.transforms.simplify import simplify
 
     model = load(path, tags=tags)
     of_restore = {name: choices.pop(name) for name in ("include", "exclude", "rename", "cast", "moving_averages")}
@@ -67,4 +69,6 @@ def _frozen(path: str, checkpoint: str | None, tags: list[str] | None, choices: 
         model = restore(model, checkpoint, **of_restore)
     if choices.pop("initialize"):
         model = initialize(model)
-    return model, freeze(model, choices.pop("fetches"), choices.pop("feeds"), **choices)
+    simpler = choices.pop("simpler")
+    frozen = freeze(model, choices.pop("fetches"), choices.pop("feeds"), **choices)
+    return model, simplify(frozen) if simpler else frozen
