@@ -108,7 +108,7 @@ def merged(checkpoints: Sequence[Tensors], prefer: str | None = None) -> dict[st
     if conflicts:
         raise GraphRestoreError(
             f"these are in several of the checkpoints and differ: {', '.join(sorted(set(conflicts)))}; "
-            "pass --prefer first or --prefer last, or drop or rename them first"
+            "pass prefer='first' or prefer='last', or drop or rename them first"
         )
     return found
 
@@ -141,7 +141,7 @@ def without(tensors: Tensors, patterns: Iterable[str] = (), *, slots: bool = Fal
     if slots:
         of_optimizers = {name for name, role in roles(tensors).items() if role.is_optimizer_state}
         if not of_optimizers:
-            raise GraphRestoreError("no tensor here is known to be an optimizer's; name them in --drop")
+            raise GraphRestoreError("no tensor here is known to be an optimizer's; name them in drop=")
         gone |= of_optimizers
     if gone >= tensors.keys():
         raise GraphRestoreError("nothing would be left")

@@ -16,8 +16,10 @@ from graph_restore import __version__
 from graph_restore.errors import GraphRestoreError
 
 _ARGUMENT = re.compile(
-    r"\b(?P<name>fetches|feeds|tags|include|exclude|rename|cast|asset_dir|on_update|format|overwrite)=(?:True|'(?P<value>\w+)')?"
+    r"\b(?P<name>fetches|feeds|tags|include|exclude|rename|cast|asset_dir|on_update|format|keep_slices|overwrite|prefer|"
+    r"drop)=(?:True|'(?P<value>\w+)')?"
 )
+_OPTIONS = {"overwrite": "force"}  # of another name than the argument
 VERBS = ("inspect", "check", "freeze", "export", "checkpoint")
 
 
@@ -31,9 +33,8 @@ def error_text(error: Exception) -> str:
 def _as_option(match: re.Match[str]) -> str:
     """The option for a Python argument that a message advises: `on_update='initial'` is `--on-update initial`."""
     value = match["value"] or ""
-    if match["name"] == "overwrite":
-        return "--force"
-    return f"--{match['name'].replace('_', '-')}{' ' + value if value else ''}"
+    name = _OPTIONS.get(match["name"], match["name"])
+    return f"--{name.replace('_', '-')}{' ' + value if value else ''}"
 
 
 class _Verbs(click.Group):

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from types import TracebackType
 
+from graph_restore.errors import UnsupportedFormatError
 from graph_restore.storage.crc32c import checked_chunks
 from graph_restore.storage.extent import Extent
 from graph_restore.storage.source import Source
@@ -19,8 +21,19 @@ _BUFFER = 1 << 18
 _SPLICE_FROM = 1 << 16  # shorter stretches are cheaper read and written with their neighbours
 _WRITE_BACK = 8 << 20  # bytes after which the disk is set to work, so that the sync at the end finds little to do
 _NO_COPY_FILE_RANGE = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM}
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 Progress = Callable[[int], None]
+
+
+def local_path(path: str | os.PathLike[str]) -> str:
+    """`path` as text, when it can be written to; UnsupportedFormatError for a URL, under which nothing is written."""
+    name = os.fspath(path).removeprefix("file://")
+    if _URL.match(name):
+        raise UnsupportedFormatError(
+            "stores are read and never written to; write to a disk, then copy the files there", path=name
+        )
+    return name
 
 
 class AtomicFile:
@@ -30,7 +43,7 @@ class AtomicFile:
     """
 
     def __init__(self, path: str | os.PathLike[str], progress: Progress | None = None) -> None:
-        self.path = os.fspath(path)
+        self.path = local_path(path)
         self.size = 0
         self._progress = progress or (lambda count: None)
         self._buffer = bytearray()
@@ -163,8 +176,13 @@ def _open_beside(path: str) -> tuple[int, str]:
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
     while True:
         temporary = os.path.join(folder, f".{name[:40]}.{os.urandom(6).hex()}.tmp")  # tempfile takes 5 ms to import
-        with suppress(FileExistsError):
+        try:
             descriptor = os.open(temporary, flags, 0o666)
-            if os.path.exists(path):
-                os.fchmod(descriptor, os.stat(path).st_mode & 0o777)
-            return descriptor, temporary
+        except FileExistsError:
+            continue
+        except OSError as error:
+            error.filename = path  # nobody has heard of the temporary one
+            raise
+        if os.path.exists(path):
+            os.fchmod(descriptor, os.stat(path).st_mode & 0o777)
+        return descriptor, temporary
