@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from graph_restore.errors import near_names
 from graph_restore.graph import Graph
 from graph_restore.tensors import LazyTensor
 from graph_restore.variables import SaverMap, Variables
+
+_MOST_NEAR = 50  # missing names that near ones are looked for
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,10 @@ class Restoration:
         """The unused keys that look most like the one a missing variable was looked for under."""
         return near_names(self.missing[name], self.unused)
 
+    def nearest(self) -> dict[str, list[str]]:
+        """The near keys of each missing variable; of very many only the first, since the guess tells more then."""
+        return {name: self.near(name) for name in islice(self.missing, _MOST_NEAR)}
+
     def changes(self) -> list[str]:
         """A sentence for each variable whose value is not the saved one: averages, and numbers of another dtype."""
         taken = [f"{name} takes its moving average, {key}" for name, key in self.averaged.items()]
@@ -80,7 +87,7 @@ class Restoration:
             **{name: dict(value) if isinstance(value, Mapping) else value for name, value in found.items()},
             "unused": list(self.unused),
             "notes": list(self.notes),
-            "near": {name: self.near(name) for name in self.missing},
+            "near": self.nearest(),
             "guess": None if self.guess is None else str(self.guess),
             "rename": None if self.guess is None else [list(pair) for pair in self.guess.rename],
         }
@@ -93,8 +100,9 @@ class Restoration:
         for name, key in self.restored.items():
             how = self._how(name)
             lines += [f"  restored    {name} from {key}: {', '.join(how)}"] if how else []
+        nearest = self.nearest()
         for name, key in self.missing.items():
-            near = self.near(name)
+            near = nearest.get(name, ())
             lines.append(f"  missing     {name} (no key {key}{'; near: ' + ', '.join(near) if near else ''})")
         lines += [f"  mismatched  {name}: {text}" for name, text in self.mismatched.items()]
         lines += [f"  unused      {key} {self.details.get(key, '')}".rstrip() for key in self.unused]

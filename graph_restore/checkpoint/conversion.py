@@ -100,7 +100,7 @@ def _check_free(output: str, kind: str, version: int, overwrite: bool, sources: 
             raise GraphRestoreError(f"{output} is the source itself, which is never changed; write to another place")
     if there and not overwrite:
         more = f" and {len(there) - 1} more are" if len(there) > 1 else " is"
-        raise GraphRestoreError(f"{there[0]}{more} there already; pass overwrite=True to replace what is there")
+        raise GraphRestoreError(f"{there[0]}{more} there already; pass overwrite=True to replace it")
 
 
 def _existing(output: str, kind: str, version: int) -> list[str]:

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import gc
 import re
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -37,6 +41,23 @@ def _as_option(match: re.Match[str]) -> str:
     return f"--{name.replace('_', '-')}{' ' + value if value else ''}"
 
 
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Within the block SIGTERM unwinds the stack, as an interrupt does, so that no half-written files stay behind."""
+
+    def end(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():  # where handlers cannot be set
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 class _Verbs(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -50,7 +71,8 @@ class _Verbs(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         gc.set_threshold(100_000)  # what a command makes lives to its end; the search for garbage is a tenth of it all
         try:
-            return super().invoke(ctx)
+            with _ended_in_order():
+                return super().invoke(ctx)
         except BrokenPipeError:
             raise  # the reader went away, which click answers by ending quietly
         except (GraphRestoreError, OSError) as error:

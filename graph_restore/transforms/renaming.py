@@ -101,15 +101,14 @@ class Renaming:
 
 
 def _compiled(pair: Any) -> tuple[re.Pattern[str], str]:
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise ValueError(f"rename takes pairs of a regular expression and a replacement, not {pair!r}")
     try:
-        expression, replacement = pair
-        pattern: re.Pattern[str] = re.compile(expression)
-        pattern.sub(replacement, "")
-    except (TypeError, ValueError):
-        raise ValueError(f"rename takes pairs of a regular expression and a replacement, not {pair!r}") from None
-    except re.error as error:
+        pattern: re.Pattern[str] = re.compile(pair[0])
+        pattern.sub(pair[1], "")
+    except (TypeError, re.error) as error:
         raise ValueError(f"rename: {pair!r} is no regular expression and its replacement ({error})") from None
-    return pattern, replacement
+    return pattern, pair[1]
 
 
 def _is_scope(old: str) -> bool:

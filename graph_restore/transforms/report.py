@@ -9,7 +9,7 @@ import numpy as np
 
 from graph_restore.checkpoint.objects import OBJECT_GRAPH_KEY, VALUE_SUFFIX
 from graph_restore.dtypes import DataType, type_name
-from graph_restore.errors import RestoreError, did_you_mean
+from graph_restore.errors import RestoreError
 from graph_restore.model import Model, Restoration
 from graph_restore.savers import saved_tables
 from graph_restore.slices import CutStrings, CutTensor, JoinedStrings, JoinedTensor, cut
@@ -142,9 +142,10 @@ def _error(report: Restoration, strict: bool) -> RestoreError:
 
 
 def _missing_lines(report: Restoration) -> Iterator[str]:
-    names = report.unused or [*report.restored.values()]
+    nearest = report.nearest()
     for name, key in report.missing.items():
-        yield f"  {name}: no key {key} in the checkpoint{did_you_mean(key, names)}"
+        near = f"; near names: {', '.join(nearest[name])}" if nearest.get(name) else ""
+        yield f"  {name}: no key {key} in the checkpoint{near}"
     if report.guess is not None:
         yield f"  {report.guess}"
 
