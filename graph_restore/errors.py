@@ -18,7 +18,10 @@
 from __future__ import annotations
 
 import difflib
+import heapq
 from collections.abc import Iterable, Mapping, Sequence
+
+_MANY, _LOOKED_AT = 200, 40  # names; comparing the spelling of one takes some hundred microseconds
 
 
 class GraphRestoreWarning(UserWarning):
@@ -118,14 +121,25 @@ class PackageRequiredError(GraphRestoreError, ImportError):
 
 
 def near_names(name: str, names: Iterable[str], count: int = 3) -> list[str]:
-    """Up to `count` of `names` that look most like `name`: same last part first, then close spelling."""
+    """Up to `count` of `names` that look most like `name`: close spelling, then the same last part.
+
+    Of very many only those are looked at closely that share most parts of their paths with it.
+    """
     candidates = list(names)
+    if len(candidates) > _MANY:
+        parts, start, length = set(name.split("/")), name[:2], len(name)
+
+        def likeness(other: str) -> tuple[int, bool, int]:
+            return len(parts.intersection(other.split("/"))), other[:2] == start, -abs(len(other) - length)
+
+        candidates = heapq.nlargest(_LOOKED_AT, candidates, key=likeness)
     last = name.rsplit("/", 1)[-1]
     same_last = [candidate for candidate in candidates if candidate.rsplit("/", 1)[-1] == last]
-    close = difflib.get_close_matches(name, candidates[:5000], n=count, cutoff=0.6)
+    close = difflib.get_close_matches(name, candidates, n=count, cutoff=0.6)
     folded = [candidate for candidate in candidates if candidate.casefold() == name.casefold()]
-    ranked = difflib.get_close_matches(name, same_last[:500], n=count, cutoff=0.0) if same_last else []
-    return list(dict.fromkeys(folded + close + ranked))[:count]
+    if len(folded) + len(close) < count and same_last:
+        close += difflib.get_close_matches(name, same_last, n=count, cutoff=0.0)
+    return list(dict.fromkeys(folded + close))[:count]
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

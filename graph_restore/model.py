@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from graph_restore.errors import near_names
 from graph_restore.graph import Graph
 from graph_restore.tensors import LazyTensor
 from graph_restore.variables import SaverMap, Variables
+
+_MOST_NEAR = 50  # missing names that near ones are looked for
 
 
 @dataclass(frozen=True)
@@ -39,20 +42,28 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class Restoration:
-    """What `restore` did, name by name.
+    """What `restore` did, name by name; every field but the last three is by the variable's name.
 
-    `restored`: variable name to checkpoint key. `missing`: variables without a tensor, each with the key that was
-    looked for. `unused`: checkpoint keys no variable took. `mismatched`: variable name to a text with both shapes and
-    dtypes. `details`: variable or key name to its dtype and shape as text. `notes`: choices made, in words. `guess`:
-    the systematic change of names that would give missing variables a tensor, None if there is none.
+    `checkpoint`: what the values are from. `restored`: the checkpoint's key of each restored variable. Of these:
+    `renamed`, to the key that `rename` gave another name; `averaged`, to the key of the moving average it took; `cast`,
+    to a text with both dtypes and what may be lost; `joined`, to the number of slices its value is made of; `sources`,
+    where its value is from, when there were several. `missing`: variables without a tensor, to the key that was looked
+    for. `mismatched`: to a text with both shapes and dtypes. `details`: variable or key name to its dtype and shape as
+    text. `unused`: checkpoint keys no variable took. `notes`: choices made, in words. `guess`: the systematic change of
+    names that would give missing variables a tensor, None if there is none.
     """
 
     checkpoint: str = ""
     restored: Mapping[str, str] = field(default_factory=dict)
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    averaged: Mapping[str, str] = field(default_factory=dict)
+    cast: Mapping[str, str] = field(default_factory=dict)
+    joined: Mapping[str, int] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
-    unused: tuple[str, ...] = ()
     mismatched: Mapping[str, str] = field(default_factory=dict)
     details: Mapping[str, str] = field(default_factory=dict)
+    unused: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     guess: Any = None
 
@@ -60,18 +71,25 @@ class Restoration:
         """The unused keys that look most like the one a missing variable was looked for under."""
         return near_names(self.missing[name], self.unused)
 
+    def nearest(self) -> dict[str, list[str]]:
+        """The near keys of each missing variable; of very many only the first, since the guess tells more then."""
+        return {name: self.near(name) for name in islice(self.missing, _MOST_NEAR)}
+
+    def changes(self) -> list[str]:
+        """A sentence for each variable whose value is not the saved one: averages, and numbers of another dtype."""
+        taken = [f"{name} takes its moving average, {key}" for name, key in self.averaged.items()]
+        return taken + [f"{name} is cast from {text}" for name, text in self.cast.items()]
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain dicts and lists, for json."""
+        """Plain dicts and lists, for json; `rename` is the guess as `restore` takes it."""
+        found = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return {
-            "checkpoint": self.checkpoint,
-            "restored": dict(self.restored),
-            "missing": dict(self.missing),
+            **{name: dict(value) if isinstance(value, Mapping) else value for name, value in found.items()},
             "unused": list(self.unused),
-            "mismatched": dict(self.mismatched),
-            "details": dict(self.details),
             "notes": list(self.notes),
-            "near": {name: self.near(name) for name in self.missing},
+            "near": self.nearest(),
             "guess": None if self.guess is None else str(self.guess),
+            "rename": None if self.guess is None else [list(pair) for pair in self.guess.rename],
         }
 
     def __str__(self) -> str:
@@ -79,13 +97,25 @@ class Restoration:
             f"{len(self.restored)} restored, {len(self.missing)} missing, {len(self.mismatched)} mismatched, "
             f"{len(self.unused)} unused keys in {self.checkpoint or 'the values given'}"
         ]
+        for name, key in self.restored.items():
+            how = self._how(name)
+            lines += [f"  restored    {name} from {key}: {', '.join(how)}"] if how else []
+        nearest = self.nearest()
         for name, key in self.missing.items():
-            near = self.near(name)
+            near = nearest.get(name, ())
             lines.append(f"  missing     {name} (no key {key}{'; near: ' + ', '.join(near) if near else ''})")
         lines += [f"  mismatched  {name}: {text}" for name, text in self.mismatched.items()]
         lines += [f"  unused      {key} {self.details.get(key, '')}".rstrip() for key in self.unused]
         lines += [f"  guess: {self.guess}"] if self.guess is not None else []
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+
+    def _how(self, name: str) -> list[str]:
+        """What is special about how a variable was restored; nothing when it simply took its key's tensor."""
+        how = ["renamed"] if name in self.renamed else []
+        how += ["its moving average"] if name in self.averaged else []
+        how += [f"joined from {self.joined[name]} slices"] if name in self.joined else []
+        how += [f"cast from {self.cast[name]}"] if name in self.cast else []
+        return how + ([f"in {self.sources[name]}"] if name in self.sources else [])
 
 
 @dataclass(frozen=True)

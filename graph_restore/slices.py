@@ -16,7 +16,7 @@ import numpy as np
 from graph_restore.dtypes import DataType
 from graph_restore.errors import CorruptionError, FormatError
 from graph_restore.storage.extent import Extent
-from graph_restore.tensors import ContentTensor, LazyTensor, StringTensor
+from graph_restore.tensors import ContentTensor, LazyTensor, StringTensor, check_rank
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,11 @@ class TensorSlice:
         """For numpy indexing."""
         return tuple(slice(start, start + length) for start, length in zip(self.starts, self.lengths))
 
+    def meets(self, other: TensorSlice) -> bool:
+        """Whether two slices of one tensor share an element."""
+        places = zip(self.starts, self.lengths, other.starts, other.lengths)
+        return all(a < b + m and b < a + n for a, n, b, m in places)
+
     def __str__(self) -> str:
         extents = ":".join(
             "-" if length == size else f"{start},{length}"
@@ -112,13 +117,9 @@ def _overlap(boxes: list[TensorSlice]) -> bool:
     """Whether two boxes share an element; only boxes next to each other along the cut axis need a look when sorted."""
     axis = next((box.axis for box in boxes if not box.whole), 0)
     if any(box.axis != axis or box.lengths[axis + 1 :] != box.full_shape[axis + 1 :] for box in boxes):
-        return any(_meet(one, two) for number, one in enumerate(boxes) for two in boxes[:number])
+        return any(one.meets(two) for number, one in enumerate(boxes) for two in boxes[:number])
     ordered = sorted((box for box in boxes if math.prod(box.lengths)), key=lambda box: box.starts)
-    return any(_meet(one, two) for one, two in zip(ordered, ordered[1:]))
-
-
-def _meet(one: TensorSlice, two: TensorSlice) -> bool:
-    return all(a < b + m and b < a + n for a, n, b, m in zip(one.starts, one.lengths, two.starts, two.lengths))
+    return any(one.meets(two) for one, two in zip(ordered, ordered[1:]))
 
 
 class _Stream:
@@ -163,13 +164,7 @@ class JoinedTensor(LazyTensor):
             yield from self._interleaved(axis, used)
 
     def rows(self, start: int, stop: int) -> np.ndarray[Any, Any]:
-        result = np.empty((stop - start, *self.shape[1:]), self.dtype)
-        for box, tensor in self.slices:
-            low, high = max(start, box.starts[0]), min(stop, box.starts[0] + box.lengths[0])
-            if low < high and tensor.size:
-                place = (slice(low - start, high - start), *box.index[1:])
-                result[place] = tensor.rows(low - box.starts[0], high - box.starts[0])
-        return result
+        return _joined_rows(self, start, stop)
 
     def _others(self, axis: int) -> tuple[int, ...]:
         return self.shape[:axis] + self.shape[axis + 1 :]
@@ -202,10 +197,26 @@ class JoinedStrings(StringTensor):
         self.slices = sorted(slices, key=lambda pair: pair[0].starts)
 
     def strings(self, verify: bool = True) -> Iterator[bytes]:
+        check_rank(self)
         whole = np.empty(self.shape, object)
         for box, tensor in self.slices:
             whole[box.index] = tensor.read(verify)
         yield from whole.ravel().tolist()
+
+    def rows(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+        return _joined_rows(self, start, stop)
+
+
+def _joined_rows(whole: JoinedTensor | JoinedStrings, start: int, stop: int) -> np.ndarray[Any, Any]:
+    """The rows [start, stop), read from those slices only that hold some of them."""
+    check_rank(whole)
+    result = np.empty((stop - start, *whole.shape[1:]), whole.dtype)
+    for box, tensor in whole.slices:
+        low, high = max(start, box.starts[0]), min(stop, box.starts[0] + box.lengths[0])
+        if low < high and tensor.size:
+            place = (slice(low - start, high - start), *box.index[1:])
+            result[place] = tensor.rows(low - box.starts[0], high - box.starts[0])
+    return result
 
 
 class CutTensor(LazyTensor):
@@ -252,3 +263,8 @@ class CutStrings(StringTensor):
 
     def strings(self, verify: bool = True) -> Iterator[bytes]:
         yield from self.tensor.read(verify)[self.box.index].ravel().tolist()
+
+    def rows(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+        first = self.box.starts[0]
+        inner = (slice(None), *self.box.index[1:])
+        return np.array(self.tensor.rows(first + start, first + stop)[inner], object)

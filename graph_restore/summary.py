@@ -15,7 +15,7 @@ from graph_restore.api import load
 from graph_restore.checkpoint import Checkpoint, find_checkpoint, latest_checkpoint, load_checkpoint
 from graph_restore.discovery import shape_of
 from graph_restore.dtypes import type_name
-from graph_restore.errors import CheckpointNotFoundError, FormatError, UnsupportedFormatError, near_names
+from graph_restore.errors import CheckpointNotFoundError, FormatError, UnsupportedFormatError
 from graph_restore.formats.event_file import event_graphs
 from graph_restore.formats.recognise import recognise
 from graph_restore.formats.run_directory import find_graph
@@ -152,13 +152,12 @@ def summarise_fit(restored: Model) -> dict[str, Any]:
     report = restored.restoration
     if report is None:
         raise ValueError("the model has not been restored; call restore first")
-    near = {name: near_names(key, report.unused) for name, key in report.missing.items()}
     nothing = not report.restored and len(restored.variables) > 0
     return {
         "model": str(restored.source),
         **report.to_dict(),
         "variables": len(restored.variables),
-        "near": {name: found for name, found in near.items() if found},
+        "near": {name: found for name, found in report.nearest().items() if found},
         "fits": not report.mismatched and not nothing,
     }
 

@@ -18,7 +18,8 @@ from graph_restore.errors import CorruptionError, FormatError, UnsupportedFormat
 from graph_restore.storage.extent import Extent
 
 _PIECE = 1 << 20  # elements or bytes made at a time
-_MAX_RANK, _MAX_SIZE = 32, 1 << 59  # what every numpy can hold
+_MAX_RANK, _MAX_SIZE = 254, 1 << 59  # what TensorFlow's shapes, and what numpy's sizes can be
+_ARRAY_RANK = 64 if int(np.__version__.partition(".")[0]) >= 2 else 32
 _FILL_LIMIT = 4 << 30  # bytes a few stored values may be spread to; no length in the file vouches for more
 
 
@@ -38,11 +39,8 @@ class LazyTensor:
         if min(self.shape, default=0) < 0:
             raise FormatError(f"tensor {name}: a negative dimension", found=self.shape)
         if len(self.shape) > _MAX_RANK or math.prod(filter(None, self.shape)) >= _MAX_SIZE:
-            raise FormatError(
-                f"tensor {name}: its shape is impossible",
-                expected=f"at most {_MAX_RANK} dimensions and under {_MAX_SIZE} elements",
-                found=list(self.shape[:_MAX_RANK]),
-            )
+            most = f"at most {_MAX_RANK} dimensions and under {_MAX_SIZE} elements"
+            raise FormatError(f"tensor {name}: its shape is impossible", expected=most, found=list(self.shape[:32]))
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -73,6 +71,7 @@ class LazyTensor:
 
     def read(self, verify: bool = True) -> np.ndarray[Any, Any]:
         """The values as a new array of `dtype` and `shape`, also for scalars; checksums are tested if `verify`."""
+        check_rank(self)
         content = np.empty(self.nbytes, np.uint8)
         filled = 0
         for chunk in self.chunks(verify):
@@ -91,6 +90,7 @@ class LazyTensor:
         Only their bytes are read where the tensor lies in a file as it is. A checksum covers a whole tensor, so a part
         of one is read without it; `read` tests it.
         """
+        check_rank(self)
         width = self.nbytes // self.shape[0] if self.shape[0] else 0
         content = b"".join(self.content(start * width, stop * width))
         return np.frombuffer(bytearray(content), self.dtype).reshape(stop - start, *self.shape[1:])
@@ -133,6 +133,12 @@ class LazyTensor:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} {type_name(self.data_type)} {list(self.shape)}>"
+
+
+def check_rank(tensor: LazyTensor) -> None:
+    """UnsupportedFormatError for a tensor of more dimensions than an array can have; it can still be copied."""
+    if len(tensor.shape) > _ARRAY_RANK:
+        raise UnsupportedFormatError(f"tensor {tensor.name}: {len(tensor.shape)} dimensions are too many for an array")
 
 
 class ContentTensor(LazyTensor):
@@ -290,6 +296,7 @@ class StringTensor(LazyTensor):
         return int(self.lengths().sum())
 
     def read(self, verify: bool = True) -> np.ndarray[Any, Any]:
+        check_rank(self)
         values = np.empty(self.size, object)
         count = 0
         for count, string in enumerate(self.strings(verify), 1):

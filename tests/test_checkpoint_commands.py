@@ -38,6 +38,7 @@ from graph_restore.checkpoint import (
     write_tensors,
 )
 from graph_restore.checkpoint.npy import file_name
+from graph_restore.checkpoint.objects import object_graph
 from graph_restore.dtypes import DataType, from_numpy
 from graph_restore.errors import (
     CheckpointNotFoundError,
@@ -146,7 +147,15 @@ ROLES = {
     "train/beta1_power_1": ("optimizer", None),
     "moving/w/ExponentialMovingAverage": ("moving average", "w"),
     "net/w/.OPTIMIZER_SLOT/optimizer/m/.ATTRIBUTES/VARIABLE_VALUE": ("slot", "net/w"),
+    "net/w/.ATTRIBUTES/VARIABLE_VALUE": ("variable", None),
+    "train/w/.OPTIMIZER_SLOT/train/adam/v/.ATTRIBUTES/VARIABLE_VALUE": ("slot", "train/w"),
+    "train/adam/beta_1/.ATTRIBUTES/VARIABLE_VALUE": ("optimizer", None),
+    "optimizer/iter/.ATTRIBUTES/VARIABLE_VALUE": ("optimizer", None),
+    "optimizer/_variables/3/.ATTRIBUTES/VARIABLE_VALUE": ("optimizer", None),
+    "optimizer/network/.ATTRIBUTES/VARIABLE_VALUE": ("variable", None),
     "_CHECKPOINTABLE_OBJECT_GRAPH": ("object graph", None),
+    "w/Shampoo_2": ("slot", "w"),
+    "training/Nadam/momentum_cache": ("optimizer", None),
     "w/m": ("variable", None),
     "momentum/w": ("variable", None),
     "bn/moving_mean": ("variable", None),
@@ -583,6 +592,25 @@ def test_outputs_that_are_not_written(output: str, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
+def test_an_output_needs_a_name_and_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(GraphRestoreError, match="no name"):
+        write_tensors(held({"x": 1.0}), "")
+    for output in ("memory://a/model", "gs://bucket/o.npz", "s3://bucket/folder/"):
+        with pytest.raises(UnsupportedFormatError, match=f"{output}: stores are read and never written to"):
+            write_tensors(held({"x": 1.0}), output)
+    with pytest.raises(UnsupportedFormatError, match="never written to"):
+        save_checkpoint("memory://a/model", {"x": 1.0})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("output", ["model", "o.npz", "O.SAFETENSORS", "o/"])
+def test_directories_of_an_output_are_made(output: str, tmp_path: Path) -> None:
+    path = write_tensors(held({"x": [1.0, 2.0]}), f"{tmp_path}/new/deep/{output}")
+    assert output == "o/" or load_tensors(path)["x"].read().tolist() == [1.0, 2.0]
+    assert (tmp_path / "new" / "deep").is_dir()
+
+
 def test_layout_is_for_checkpoints() -> None:
     with pytest.raises(ValueError, match="shards"):
         write_tensors(held({"x": 1.0}), "never.npz", shards=2)
@@ -595,7 +623,7 @@ def test_an_output_that_is_there_needs_overwrite(output: str, tmp_path: Path) ->
 
     write(1.0)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(GraphRestoreError, match="is there already; pass --force"):
+    with pytest.raises(GraphRestoreError, match="(is|are) there already; pass overwrite=True"):
         write(2.0)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     write(2.0, overwrite=True)
@@ -658,7 +686,12 @@ WRONG_EDITS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     ),
     "fewer names": ({"average": [held({"network": 1.0})]}, GraphRestoreError, "net/w is not in checkpoint 2"),
     "other shape": ({"average": [held({**NAMED, "net/b": [1.0]})]}, GraphRestoreError, "float64 [1] in checkpoint 2"),
-    "merge": ({"merge": [held({"network": 2.0, "net/w": 1.0})]}, GraphRestoreError, "differ: network; pass --prefer"),
+    "prefer alone": ({"prefer": "last"}, GraphRestoreError, "nothing is merged"),
+    "merge": (
+        {"merge": [held({"network": 2.0, "net/w": 1.0})]},
+        GraphRestoreError,
+        "differ: network; pass prefer='first'",
+    ),
 }
 
 
@@ -671,7 +704,7 @@ def test_wrong_edits(name: str) -> None:
 
 
 def test_no_slots_to_drop() -> None:
-    with pytest.raises(GraphRestoreError, match="name them in --drop"):
+    with pytest.raises(GraphRestoreError, match="name them in drop="):
         edited({"w": 1.0}, drop_slots=True)
 
 
@@ -739,10 +772,24 @@ def test_casts_keep_slices(tmp_path: Path) -> None:
     )
 
 
-def test_an_object_graph_that_no_longer_fits_is_told() -> None:
-    prefix = case("object_checkpoint/tf1.15.5-v2").other_prefixes["objects"]
-    with pytest.warns(GraphRestoreWarning, match="_CHECKPOINTABLE_OBJECT_GRAPH still names"):
-        edit(load_checkpoint(prefix), prefix="new")
+OBJECTS = case("object_checkpoint/tf1.15.5-v2").other_prefixes["objects"]
+
+
+def test_an_object_graph_follows_the_names() -> None:
+    before = load_checkpoint(OBJECTS)
+    found = edit(before, rename=[("layers/first", "top")], prefix="new", drop=["save_counter*"])
+    assert set(found) == {
+        "_CHECKPOINTABLE_OBJECT_GRAPH",
+        *("new/" + key.replace("layers/first/", "top/") for key in before if key[0] != "_" and "counter" not in key),
+    }
+    objects = object_graph(found)
+    assert objects is not None and objects.key_of("layers/first/w") == "new/top/w/.ATTRIBUTES/VARIABLE_VALUE"
+    assert objects.key_of("save_counter") is None and objects.key_of("net/w") == objects.key_of("layers/first/w")
+
+
+def test_tensors_that_no_object_has_are_told() -> None:
+    with pytest.warns(GraphRestoreWarning, match="_CHECKPOINTABLE_OBJECT_GRAPH does not know other: "):
+        edit(load_checkpoint(OBJECTS), merge=[held({"other": 1.0})])
 
 
 # verifying
@@ -813,6 +860,13 @@ def test_a_damaged_v1_file(tmp_path: Path) -> None:
     assert {"b", "d"} <= found.damaged.keys() <= set("abcd") and len(found.damaged) < 4 and found.version == 1
     path.write_bytes(path.read_bytes()[:-9])
     assert list(verify_checkpoint(path).damaged) == [str(path)]
+
+
+@pytest.mark.parametrize("name", ["o.npz", "o.safetensors"])
+def test_files_without_checksums_are_not_verified(name: str, tmp_path: Path) -> None:
+    write_tensors(held({"x": 1.0}), tmp_path / name)
+    with pytest.raises(UnsupportedFormatError, match=f"{name}: only checkpoints have checksums"):
+        verify_checkpoint(tmp_path / name)
 
 
 def test_verifying_what_is_not_there(tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ import io
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +264,65 @@ def test_convert_tells_other_types_on_stderr(tmp_path: Path) -> None:
     result = call("convert", case("dtypes/tf1.15.5-v2").prefix, "-o", str(tmp_path / "o.npz"))
     assert result.exit_code == 0 and "note" not in result.stdout
     assert "of_bfloat16 (bfloat16 as float32)" in result.stderr and result.stderr.count("note: ") == 1
+
+
+def test_messages_name_options(tmp_path: Path) -> None:
+    other = str(tmp_path / "other")
+    save_checkpoint(other, {"w": np.zeros((3, 2), np.float32)})
+    for arguments, words in [
+        (["edit", STRANGER.prefix, "-o", "x", "--merge", other], "pass --prefer first or --prefer last"),
+        (["edit", other, "-o", "x", "--drop-slots"], "name them in --drop"),
+        (["edit", other, "-o", "x", "--prefer", "last"], "--prefer says which"),
+        (["convert", other, "-o", other], "is the source itself"),
+        (["convert", STRANGER.prefix, "-o", other], "pass --force to replace it"),
+        (["convert", STRANGER.prefix, "-o", "gs://bucket/x"], "stores are read and never written to"),
+        (["convert", STRANGER.prefix, "-o", ""], "the output has no name"),
+    ]:
+        failed = call(*arguments)
+        assert failed.exit_code == 1 and words in failed.stderr, failed.stderr
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["other.data-00000-of-00001", "other.index"]
+
+
+ZEROS = """
+import numpy, sys
+from graph_restore.checkpoint import save_checkpoint
+save_checkpoint(sys.argv[1], {"zeros": numpy.zeros(40_000_000, numpy.float32)})
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("output", ["m", "o.npz", "o/"])
+def test_nothing_is_left_when_writing_is_interrupted(output: str, name: str, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", ZEROS, str(tmp_path / "in")], check=True)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    command = [sys.executable, "-c", INTERRUPTIBLE, "checkpoint", "convert", str(tmp_path / "in"), "-o"]
+    with subprocess.Popen([*command, f"{folder}/{output}"], stderr=subprocess.PIPE) as process:
+        while not list(folder.iterdir()):
+            assert process.poll() is None
+            time.sleep(0.002)
+        process.send_signal(getattr(signal, name))
+        process.communicate()
+        assert process.returncode == (143 if name == "SIGTERM" else 1)
+    assert list(folder.iterdir()) == []
+
+
+INTERRUPTIBLE = """
+import signal
+from graph_restore.cli.main import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
+main()
+"""
+
+
+def test_an_error_of_the_disk_names_the_file(tmp_path: Path) -> None:
+    code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))" + INTERRUPTIBLE
+    save_checkpoint(tmp_path / "in", {"w": np.zeros(3000)})
+    output = str(tmp_path / "o.npz")
+    command = [sys.executable, "-c", code, "checkpoint", "convert", str(tmp_path / "in"), "-o", output]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, f"Error: {output}: File too large\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.data-00000-of-00001", "in.index"]
 
 
 def test_edit_passes_every_change_on(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from corpus import CORPUS, case
 from test_checkpoint_paths import SPELLINGS
 
 import graph_restore as gr
+from graph_restore.checkpoint import apply_relocation, convert, find_relocation, load_tensors, verify_checkpoint
 from graph_restore.errors import CorruptionError, PackageRequiredError, UnsupportedFormatError
 from graph_restore.storage import archive, files
 
@@ -131,6 +132,35 @@ def test_a_saved_model_with_its_vocabulary(mount: Mount) -> None:
     fetches = [info.name for info in next(iter(local.signatures.values())).outputs.values()]
     frozen, expected = (gr.freeze(gr.restore(one), fetches).graph.materialize() for one in (model, local))
     assert frozen == expected
+
+
+def test_weights_files(mount: Mount, tmp_path: Path) -> None:
+    values = {name: tensor.read() for name, tensor in gr.load_checkpoint(V2.prefix).items()}
+    for name in ("w.npz", "w.safetensors"):
+        convert(V2.prefix, f"{tmp_path}/weights/{name}")
+    root = mount(tmp_path / "weights")
+    for name in ("w.npz", "w.safetensors"):
+        found = load_tensors(f"{root}/{name}")
+        assert {key: tensor.read().tobytes() for key, tensor in found.items()} == {
+            key: value.tobytes() for key, value in values.items()
+        }
+        restored = gr.restore(gr.load(V2.graph_pb), f"{root}/{name}", strict=True)
+        assert restored.restoration is not None and restored.restoration.checkpoint == f"{root}/{name}"
+        with pytest.raises(FileNotFoundError):
+            load_tensors(f"{root}/none-{name}")
+
+
+@pytest.mark.parametrize("one", [SHARDED_V1, SHARDED_V2], ids=lambda one: one.id)
+def test_checksums_of_a_store_are_verified(mount: Mount, one: Any) -> None:
+    found = verify_checkpoint(f"{mount(one.directory)}/model.ckpt")
+    assert found.ok and found.tensors == len(one.oracle["checkpoint"][""]) and found.bytes > 0
+
+
+def test_the_state_file_of_a_store_is_shown_and_never_written(mount: Mount) -> None:
+    relocation = find_relocation(mount(case("moved/tf1.15.5-v2").directory) + "/")
+    assert [one.relative for one in relocation.all] == ["model.ckpt-10", "model.ckpt-20"] and relocation.changes
+    with pytest.raises(UnsupportedFormatError, match="never written to"):
+        apply_relocation(relocation)
 
 
 @pytest.mark.parametrize("given", ["graph.pb", "graph.pbtxt"])

@@ -151,7 +151,10 @@ def test_cast(identity: str) -> None:
     value = restored.variables["b"].value
     assert value is not None and restored.restoration is not None
     _expect_same(value.read(), one.oracle["checkpoint"]["dtype"]["b"].astype(np.float32))
-    assert any("b is cast" in note for note in restored.restoration.notes)
+    report = restored.restoration
+    assert report.cast == {"b": "float64 to float32; precision or range may be lost"}
+    assert report.changes() == ["b is cast from float64 to float32; precision or range may be lost"]
+    assert "restored    b from b: cast from float64 to float32; precision" in str(report)
 
 
 @pytest.mark.parametrize("identity", MISMATCH)

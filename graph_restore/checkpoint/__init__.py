@@ -11,9 +11,10 @@ from graph_restore.checkpoint.state import write_state
 
 if TYPE_CHECKING:
     from graph_restore.checkpoint.contents import list_tensors, read_part
-    from graph_restore.checkpoint.conversion import convert, load_tensors, write_tensors
+    from graph_restore.checkpoint.conversion import convert, write_tensors
     from graph_restore.checkpoint.difference import compare
     from graph_restore.checkpoint.editing import edit
+    from graph_restore.checkpoint.opening import load_tensors
     from graph_restore.checkpoint.relocation import apply_relocation, find_relocation
     from graph_restore.checkpoint.verification import verify_checkpoint
 
@@ -40,7 +41,7 @@ __all__ = [
 # what is done with checkpoints, imported on first use: loading a model needs none of it
 _MODULES = {
     "list_tensors": "contents", "read_part": "contents", "compare": "difference", "edit": "editing",
-    "convert": "conversion", "load_tensors": "conversion", "write_tensors": "conversion",
+    "convert": "conversion", "load_tensors": "opening", "write_tensors": "conversion",
     "find_relocation": "relocation", "apply_relocation": "relocation", "verify_checkpoint": "verification",
 }  # fmt: skip
 

@@ -11,49 +11,33 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
-from graph_restore.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from graph_restore.checkpoint.install import existing_files, staging
 from graph_restore.checkpoint.npy import write_directory
-from graph_restore.checkpoint.npz import read_npz, write_npz
-from graph_restore.checkpoint.safetensors import read_safetensors, write_safetensors
+from graph_restore.checkpoint.npz import write_npz
+from graph_restore.checkpoint.opening import Tensors, files_of, load_tensors
+from graph_restore.checkpoint.safetensors import write_safetensors
 from graph_restore.checkpoint.saving import save_checkpoint
 from graph_restore.errors import GraphRestoreError
-from graph_restore.storage.output import Progress
-from graph_restore.tensors import LazyTensor
+from graph_restore.storage.output import Progress, local_path
 
-Tensors = Mapping[str, LazyTensor]
-
-_READERS = {".npz": read_npz, ".safetensors": read_safetensors}
 _WRITERS = {".npz": write_npz, ".safetensors": write_safetensors}
 _FILES = re.compile(r"\.(?:index|meta|data-\d{5}-of-\d{5})$")
 _STRANGERS = {".npy", ".h5", ".hdf5", ".keras", ".pt", ".pth", ".pb", ".pbtxt", ".onnx", ".tflite", ".json", ".csv"}
 
 
-def load_tensors(path: str | os.PathLike[str]) -> Tensors:
-    """The tensors of a .npz or .safetensors file, or of whatever `load_checkpoint` takes; values stay on disk."""
-    name = os.fspath(path)
-    reader = _READERS.get(os.path.splitext(name)[1])
-    if reader is not None and (os.path.isfile(name) or not os.path.isfile(name + ".index")):
-        return reader(name)
-    return load_checkpoint(name)
-
-
-def files_of(path: str | os.PathLike[str], tensors: Tensors) -> list[str]:
-    """The files that `load_tensors` read `tensors` from."""
-    return list(tensors.files) if isinstance(tensors, Checkpoint) else [os.fspath(path)]
-
-
 def output_format(output: str) -> str:
     """What a name asks for: ".npz", ".safetensors", "directory" or "checkpoint".
 
-    GraphRestoreError for the name of a file inside a checkpoint, or of a format that is not written.
+    GraphRestoreError for no name at all, that of a file inside a checkpoint, or of a format that is not written.
     """
+    if not output:
+        raise GraphRestoreError("the output has no name; give the prefix of a checkpoint, or a file to write")
     if output.endswith(("/", os.sep)):
         return "directory"
-    suffix = os.path.splitext(output)[1]
+    suffix = os.path.splitext(output)[1].lower()
     if suffix in _WRITERS:
         return suffix
     if _FILES.search(output):
@@ -84,7 +68,7 @@ def write_tensors(
     as they are. GraphRestoreError when one of them would be replaced, or when there is an output already and not
     `overwrite`; UnsupportedFormatError naming all tensors that the format cannot hold.
     """
-    name = os.fspath(output)
+    name = local_path(output)
     kind = output_format(name)
     _check_free(name, kind, options.get("version", 2), overwrite, list(sources))
     if kind == "checkpoint":
@@ -94,6 +78,7 @@ def write_tensors(
     if kind == "directory":
         _fill(name, tensors, progress)
     else:
+        os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
         _WRITERS[kind](tensors, name, progress)
     return name
 
@@ -114,8 +99,8 @@ def _check_free(output: str, kind: str, version: int, overwrite: bool, sources: 
         if kind != "directory" and os.path.realpath(path) in kept:
             raise GraphRestoreError(f"{output} is the source itself, which is never changed; write to another place")
     if there and not overwrite:
-        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
-        raise GraphRestoreError(f"{there[0]}{more} is there already; pass --force to replace it")
+        more = f" and {len(there) - 1} more are" if len(there) > 1 else " is"
+        raise GraphRestoreError(f"{there[0]}{more} there already; pass overwrite=True to replace it")
 
 
 def _existing(output: str, kind: str, version: int) -> list[str]:

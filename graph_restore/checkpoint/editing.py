@@ -18,7 +18,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from graph_restore.checkpoint.contents import matching
 from graph_restore.checkpoint.converted import AveragedTensor, ConvertedTensor
 from graph_restore.checkpoint.difference import compare
-from graph_restore.checkpoint.roles import OBJECT_GRAPHS, roles
+from graph_restore.checkpoint.objects import OBJECT_GRAPH_KEY, with_keys
+from graph_restore.checkpoint.roles import roles
 from graph_restore.dtypes import DataType, type_name
 from graph_restore.errors import GraphRestoreError, GraphRestoreWarning, TensorNotFoundError, did_you_mean
 from graph_restore.slices import JoinedTensor
@@ -52,10 +53,14 @@ def edit(
 ) -> dict[str, LazyTensor]:
     """The tensors after these changes, in the order the module tells; each is explained at its own function.
 
+    An object graph follows: it names the tensors as they are afterwards, its objects stay as they were.
+
     TensorNotFoundError for a name or pattern that nothing fits, GraphRestoreError for changes that contradict each
     other. Damage is found when values are read.
     """
     found = dict(tensors)
+    if prefer and not merge:
+        raise GraphRestoreError("prefer= says which of merged tensors to take, and nothing is merged")
     if average:
         found = averaged([found, *average])
     if merge:
@@ -64,10 +69,12 @@ def edit(
         found = with_averages(found)
     if drop_slots or drop:
         found = without(found, drop, slots=drop_slots)
+    graph = found.pop(OBJECT_GRAPH_KEY, None)  # its key stays as it is
     names = renamed(found, strip_prefix, rename, prefix)
-    _warn_of_object_graph(tensors, found, names)
     found = {new: found[old] for old, new in names.items()}
-    return {name: converted(tensor, CASTS[cast]) for name, tensor in found.items()} if cast else found
+    if cast:
+        found = {name: converted(tensor, CASTS[cast]) for name, tensor in found.items()}
+    return found if graph is None else _with_object_graph(found, graph, names)
 
 
 def averaged(checkpoints: Sequence[Tensors]) -> dict[str, LazyTensor]:
@@ -108,7 +115,7 @@ def merged(checkpoints: Sequence[Tensors], prefer: str | None = None) -> dict[st
     if conflicts:
         raise GraphRestoreError(
             f"these are in several of the checkpoints and differ: {', '.join(sorted(set(conflicts)))}; "
-            "pass --prefer first or --prefer last, or drop or rename them first"
+            "pass prefer='first' or prefer='last', or drop or rename them first"
         )
     return found
 
@@ -141,7 +148,7 @@ def without(tensors: Tensors, patterns: Iterable[str] = (), *, slots: bool = Fal
     if slots:
         of_optimizers = {name for name, role in roles(tensors).items() if role.is_optimizer_state}
         if not of_optimizers:
-            raise GraphRestoreError("no tensor here is known to be an optimizer's; name them in --drop")
+            raise GraphRestoreError("no tensor here is known to be an optimizer's; name them in drop=")
         gone |= of_optimizers
     if gone >= tensors.keys():
         raise GraphRestoreError("nothing would be left")
@@ -209,12 +216,15 @@ def _kind(tensor: LazyTensor) -> str:
     return f"{type_name(tensor.data_type)} {list(tensor.shape)}"
 
 
-def _warn_of_object_graph(before: Tensors, after: Tensors, names: Mapping[str, str]) -> None:
-    graphs = [name for name in OBJECT_GRAPHS if name in names]
-    if graphs and (before.keys() != after.keys() or any(old != new for old, new in names.items())):
+def _with_object_graph(tensors: Tensors, graph: LazyTensor, names: Mapping[str, str]) -> dict[str, LazyTensor]:
+    """The tensors with the object graph in front, which names them as they are now; a warning of those it knows not."""
+    changed, named = with_keys(graph, names)
+    strangers = sorted(tensors.keys() - named)
+    if strangers:
+        shown = ", ".join(strangers[:3]) + (f" and {len(strangers) - 3} more" if len(strangers) > 3 else "")
         warnings.warn(
-            f"{graphs[0]} still names the tensors as they were; tf.train.Checkpoint may not find them, name-based "
-            "loading does",
+            f"{OBJECT_GRAPH_KEY} does not know {shown}: tf.train.Checkpoint will not find them, loading by name will",
             GraphRestoreWarning,
             stacklevel=3,
         )
+    return {OBJECT_GRAPH_KEY: changed, **tensors}

@@ -28,8 +28,9 @@ def existing_files(prefix: str, version: int) -> list[str]:
 def staging(prefix: str) -> Iterator[str]:
     """A directory beside `prefix` to write in, gone afterwards with what is left in it."""
     directory, base = os.path.split(prefix)
-    stage = tempfile.mkdtemp(prefix=f".{base[:100]}.", suffix=".tmp", dir=os.path.abspath(directory))
-    try:
+    stage = os.path.join(os.path.abspath(directory), f".{base[:100]}.{os.urandom(6).hex()}.tmp")
+    try:  # before it is made: a signal may come at any moment
+        os.mkdir(stage, 0o700)
         yield stage
     finally:
         shutil.rmtree(stage, ignore_errors=True)

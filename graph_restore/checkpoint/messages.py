@@ -25,7 +25,7 @@ from graph_restore.tensor_proto import scan_shape
 VERSION = 1  # of both formats, as TensorFlow writes it to this day
 _INT64 = 1 << 63
 _MAX_ELEMENTS = 1 << 59  # with elements of up to 16 bytes, what an array may have even if another dimension is 0
-_MAX_RANK = 32  # of an array in every numpy
+_MAX_RANK = 254  # of a TensorShape
 
 
 @dataclass(frozen=True)

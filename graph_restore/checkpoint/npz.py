@@ -20,8 +20,10 @@ import numpy as np
 from graph_restore.checkpoint.npy import check_tensors, npy_length, npy_parts
 from graph_restore.dtypes import DataType, from_numpy
 from graph_restore.errors import CorruptionError, FormatError, GraphRestoreWarning, UnsupportedFormatError
+from graph_restore.storage import files
 from graph_restore.storage.extent import Extent
 from graph_restore.storage.output import AtomicFile, Progress
+from graph_restore.storage.reader import as_file
 from graph_restore.storage.source import CHUNK
 from graph_restore.tensors import LazyTensor, StringTensor
 
@@ -35,11 +37,12 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, LazyTensor]:
 
     FormatError for what is no such file, UnsupportedFormatError for dtypes TensorFlow has none for.
     """
-    name = os.fspath(path)
-    size = os.stat(name).st_size
+    name = files.plain_path(path)
+    source = files.open_source(name)
+    size = source.size
     tensors: dict[str, LazyTensor] = {}
     with _translated(name):
-        archive = zipfile.ZipFile(name)
+        archive = zipfile.ZipFile(as_file(source))
         for info in archive.infolist():
             if not info.filename.endswith(_SUFFIX):
                 text = f"{name}: {info.filename!r} is no .npy file and was left out"

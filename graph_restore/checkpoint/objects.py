@@ -13,11 +13,12 @@ from google.protobuf.message import DecodeError
 
 from graph_restore.errors import FormatError
 from graph_restore.protos import TrackableObjectGraph
-from graph_restore.tensors import LazyTensor
+from graph_restore.tensors import LazyTensor, lazy
 
 OBJECT_GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 VALUE = "VARIABLE_VALUE"
 _ATTRIBUTES = "/.ATTRIBUTES/"
+VALUE_SUFFIX = _ATTRIBUTES + VALUE
 _SLOT = "/.OPTIMIZER_SLOT/"
 
 
@@ -125,13 +126,41 @@ class ObjectGraph:
 
 def object_graph(tensors: Mapping[str, LazyTensor]) -> ObjectGraph | None:
     """The object graph among the tensors of a checkpoint, None when it is not object-based; FormatError if damaged."""
-    if OBJECT_GRAPH_KEY not in tensors:
-        return None
-    data = tensors[OBJECT_GRAPH_KEY].read().ravel()
+    return ObjectGraph(_message(tensors[OBJECT_GRAPH_KEY])) if OBJECT_GRAPH_KEY in tensors else None
+
+
+def with_keys(graph: LazyTensor, keys: Mapping[str, str]) -> tuple[LazyTensor, set[str]]:
+    """The tensor of an object graph for a checkpoint of other keys, and those of them that it names.
+
+    `keys`: old key to new one. What lies under no key any more is taken out of its object, and an optimizer's slot
+    without values out of its optimizer, so that tf.train.Checkpoint looks for none of these. FormatError if damaged.
+    """
+    message = _message(graph)
+    for node in message.nodes:
+        kept = [attribute for attribute in node.attributes if attribute.checkpoint_key in keys]
+        for attribute in kept:
+            attribute.checkpoint_key = keys[attribute.checkpoint_key]
+        _replace(node.attributes, kept)
+    empty = {number for number, node in enumerate(message.nodes) if not node.attributes}
+    for node in message.nodes:
+        _replace(node.slot_variables, [one for one in node.slot_variables if one.slot_variable_node_id not in empty])
+    named = {str(attribute.checkpoint_key) for node in message.nodes for attribute in node.attributes}
+    return lazy(graph.name, message.SerializeToString()), named
+
+
+def _message(graph: LazyTensor) -> Any:
+    data = graph.read().ravel()
     try:
-        return ObjectGraph(TrackableObjectGraph.FromString(data[0]) if data.size else TrackableObjectGraph())
+        return TrackableObjectGraph.FromString(data[0]) if data.size else TrackableObjectGraph()
     except (DecodeError, TypeError):
-        raise FormatError("the checkpoint's object graph is damaged", found=OBJECT_GRAPH_KEY) from None
+        raise FormatError("the checkpoint's object graph is damaged", found=graph.name) from None
+
+
+def _replace(repeated: Any, items: list[Any]) -> None:
+    """The items of a repeated field, exchanged."""
+    copies = [type(item).FromString(item.SerializeToString()) for item in items]
+    del repeated[:]
+    repeated.extend(copies)
 
 
 def _unescaped(part: str) -> str:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
+
+import numpy as np
 
 from graph_restore.dtypes import DataType, type_name
 from graph_restore.errors import CorruptionError, UnsupportedFormatError
@@ -23,12 +25,20 @@ class PartialTensor(JoinedTensor):
     def parts(self) -> Iterator[Extent | bytes]:
         _refuse(self, self.slices)
 
+    def rows(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+        _check_rows(self, start, stop)
+        return super().rows(start, stop)
+
 
 class PartialStrings(JoinedStrings):
     """The same for strings."""
 
     def strings(self, verify: bool = True) -> Iterator[bytes]:
         _refuse(self, self.slices)
+
+    def rows(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+        _check_rows(self, start, stop)
+        return super().rows(start, stop)
 
 
 class OpaqueTensor(LazyTensor):
@@ -55,6 +65,16 @@ def assemble(name: str, kind: DataType, shape: Sequence[int], slices: SlicedPart
         return join(name, kind, shape, slices)
     partial = PartialStrings if kind is DataType.DT_STRING else PartialTensor
     return partial(name, kind, shape, slices)
+
+
+def _check_rows(tensor: PartialTensor | PartialStrings, start: int, stop: int) -> None:
+    """CorruptionError unless the slices that are there hold all of the rows [start, stop)."""
+    held = 0
+    for box, _ in tensor.slices:
+        low, high = max(start, box.starts[0]), min(stop, box.starts[0] + box.lengths[0])
+        held += max(0, high - low) * math.prod(box.lengths[1:])
+    if held < (stop - start) * math.prod(tensor.shape[1:]):
+        _refuse(tensor, tensor.slices)
 
 
 def _refuse(tensor: LazyTensor, slices: SlicedParts) -> NoReturn:

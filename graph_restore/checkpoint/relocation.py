@@ -12,7 +12,8 @@ from typing import Any
 
 from graph_restore.checkpoint.listing import is_pattern, is_table, shard_sets
 from graph_restore.checkpoint.state import STATE_NAME, _quoted, is_state_file, places, read_state
-from graph_restore.errors import CheckpointNotFoundError
+from graph_restore.errors import CheckpointNotFoundError, UnsupportedFormatError
+from graph_restore.storage import files
 from graph_restore.storage.output import AtomicFile
 
 _TIMESTAMP = re.compile(rb"\s*(?:all_model_checkpoint_timestamps|last_preserved_timestamp)\s*:")
@@ -60,8 +61,8 @@ def find_relocation(directory: str | os.PathLike[str]) -> Relocation:
     A path that leads to a checkpoint outside the directory is left alone. CheckpointNotFoundError when there is no
     state file, FormatError when it names no checkpoint.
     """
-    folder = os.fspath(directory)
-    path = os.path.join(folder, STATE_NAME) if os.path.isdir(folder) else folder
+    folder = files.plain_path(directory)
+    path = os.path.join(folder, STATE_NAME) if files.is_directory(folder) else folder
     if not is_state_file(path):
         raise CheckpointNotFoundError(f"no state file {path}; give the directory in which a Saver wrote one")
     state = read_state(path)
@@ -70,7 +71,14 @@ def find_relocation(directory: str | os.PathLike[str]) -> Relocation:
 
 
 def apply_relocation(relocation: Relocation) -> None:
-    """Write the repaired paths into the state file, which is replaced at once; its timestamps stay as they are."""
+    """Write the repaired paths into the state file, which is replaced at once; its timestamps stay as they are.
+
+    UnsupportedFormatError when it lies in a store or an archive.
+    """
+    if not files.is_local(relocation.path):
+        raise UnsupportedFormatError(
+            "stores and archives are never written to; repair the file in a copy on a disk", path=relocation.path
+        )
     with open(relocation.path, "rb") as file:
         kept = [line for line in file.read().splitlines() if _TIMESTAMP.match(line)]
     lines = [b"model_checkpoint_path: " + _quoted(_wanted(relocation.newest))]
@@ -96,7 +104,9 @@ def _relocated(recorded: str, directory: str) -> Relocated:
 
 def _relative(path: str, directory: str) -> str:
     folder, base = os.path.split(path)
-    relative = os.path.relpath(os.path.realpath(folder or "."), os.path.realpath(directory or "."))
+    if files.is_local(path):
+        folder, directory = os.path.realpath(folder or "."), os.path.realpath(directory or ".")
+    relative = os.path.relpath(folder, directory)
     return base if relative == "." else os.path.join(relative, base)
 
 
@@ -104,4 +114,4 @@ def _exists(prefix: str) -> bool:
     if is_pattern(prefix):
         shards = shard_sets(prefix[: -len("-?????-of-00001")])
         return int(prefix[-5:]) in shards
-    return os.path.isfile(prefix + ".index") or is_table(prefix)
+    return files.is_file(prefix + ".index") or is_table(prefix)

@@ -4,7 +4,8 @@
    another scope (`OptimizeLoss/<variable>/Adam`) and Keras's (`training/Adam/<variable>/m`) count.
 2. `<variable>/ExponentialMovingAverage` is a moving average.
 3. `beta1_power` and such, and the numbers directly under a scope named as an optimizer, are the optimizer's own state.
-4. In object checkpoints `/.OPTIMIZER_SLOT/` marks slots, and two keys hold the graph of objects.
+4. In object checkpoints `/.OPTIMIZER_SLOT/` marks slots and names the optimizer, whose own numbers are its state too
+   (so are those of an object `optimizer` or `opt`); two keys hold the graph of objects.
 """
 
 from __future__ import annotations
@@ -17,15 +18,21 @@ OBJECT_GRAPHS = ("_CHECKPOINTABLE_OBJECT_GRAPH", "_TRACKABLE_OBJECT_GRAPH")
 AVERAGE_NAME = "ExponentialMovingAverage"
 _WORDS = (
     "adam|momentum|rms_?prop|adagrad|adadelta|adamax|nadam|ftrl|lars|lamb|sgd|proximal|yogi|adafactor|power_?sign|"
-    "gradient_?descent|add_?sign|slot"
+    "gradient_?descent|add_?sign|shampoo|slot"
 )
 _OPTIMIZER = re.compile(rf"(?:{_WORDS})", re.IGNORECASE)
 _KERAS_SLOT = re.compile(r"(?:m|v|vhat|rms|mg|momentum|accumulator|accum_grad|accum_var|linear)(?:_\d+)?")
 _POWER = re.compile(r"(?:.*/)?(?:beta1_power|beta2_power|lookahead_step)(?:_\d+)?", re.DOTALL)
 _NUMBERS = re.compile(
-    r"(?:iter|beta_1|beta_2|decay|learning_rate|rho|momentum|epsilon|initial_accumulator_value)(?:_\d+)?"
+    r"(?:iter|beta_1|beta_2|decay|learning_rate|rho|momentum|epsilon|initial_accumulator_value|momentum_cache|"
+    r"learning_rate_power|l[12]_regularization_strength)(?:_\d+)?"
 )
-_OBJECT_SLOT = re.compile(r"(?P<variable>.*)/\.OPTIMIZER_SLOT/(?:.*/)?(?P<slot>[^/]+)/\.ATTRIBUTES/", re.DOTALL)
+_OBJECT_SLOT = re.compile(
+    r"(?P<variable>.*)/\.OPTIMIZER_SLOT/(?P<optimizer>(?:.*/)?)(?P<slot>[^/]+)/\.ATTRIBUTES/", re.DOTALL
+)
+_OBJECT_VALUE = re.compile(r"(?P<scope>.*/)(?P<name>[^/]+)/\.ATTRIBUTES/VARIABLE_VALUE", re.DOTALL)
+_OBJECT_NUMBERS = re.compile(rf"{_NUMBERS.pattern}|beta[12]_power|_?iterations|_learning_rate")
+_OPTIMIZER_OBJECTS = ("optimizer/", "opt/")
 
 
 @dataclass(frozen=True)
@@ -47,14 +54,20 @@ _VARIABLE = Role()
 def roles(names: Iterable[str]) -> dict[str, Role]:
     """The role of every tensor of a checkpoint, given all their names."""
     known = set(names)
-    return {name: _role(name, known) for name in sorted(known)}
+    slots = filter(None, map(_OBJECT_SLOT.match, known))
+    optimizers = {*_OPTIMIZER_OBJECTS, *(match["optimizer"] for match in slots)} - {""}
+    return {name: _role(name, known, optimizers) for name in sorted(known)}
 
 
-def _role(name: str, names: Collection[str]) -> Role:
+def _role(name: str, names: Collection[str], optimizers: Collection[str]) -> Role:
     if name in OBJECT_GRAPHS:
         return Role("object graph")
     if match := _OBJECT_SLOT.match(name):
         return Role("slot", match["variable"])
+    if (match := _OBJECT_VALUE.fullmatch(name)) and match["scope"].removesuffix("_variables/") in optimizers:
+        if match["scope"].endswith("/_variables/"):  # where later releases of Keras keep slots and numbers alike
+            return Role("optimizer")
+        return Role("optimizer") if _OBJECT_NUMBERS.fullmatch(match["name"]) else Role()
     base, _, last = name.rpartition("/")
     if base and last == AVERAGE_NAME:
         return Role("moving average", _variable(base, names) or base)

@@ -17,9 +17,10 @@ from typing import Any
 
 from graph_restore.dtypes import DataType, type_name
 from graph_restore.errors import CorruptionError, FormatError, GraphRestoreWarning, UnsupportedFormatError
+from graph_restore.storage import files
 from graph_restore.storage.extent import Extent
 from graph_restore.storage.output import AtomicFile, Progress
-from graph_restore.storage.source import FileSource
+from graph_restore.storage.source import Source
 from graph_restore.tensors import ContentTensor, LazyTensor
 
 _TYPES = {
@@ -59,7 +60,7 @@ def read_safetensors(path: str | os.PathLike[str]) -> dict[str, LazyTensor]:
 
     The header is checked whole: FormatError unless its tensors cover the contents exactly.
     """
-    source = FileSource(path)
+    source = files.open_source(files.plain_path(path))
     length = int.from_bytes(source.pread(0, 8), "little")
     if length > min(_MAX_HEADER, source.size - 8):
         raise FormatError(
@@ -99,7 +100,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _entry(name: str, entry: Any, source: FileSource) -> _Entry:
+def _entry(name: str, entry: Any, source: Source) -> _Entry:
     fields = entry if isinstance(entry, dict) else {}
     kind, shape, offsets = fields.get("dtype"), _counts(fields.get("shape")), _counts(fields.get("data_offsets"))
     if not isinstance(kind, str) or shape is None or offsets is None or len(offsets) != 2:

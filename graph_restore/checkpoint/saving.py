@@ -13,7 +13,7 @@ from graph_restore.checkpoint.write_plan import divide, make_pieces
 from graph_restore.checkpoint.write_v1 import check_pieces, write_tables
 from graph_restore.checkpoint.write_v2 import write_bundle
 from graph_restore.errors import GraphRestoreError
-from graph_restore.storage.output import Progress
+from graph_restore.storage.output import Progress, local_path
 
 
 def save_checkpoint(
@@ -47,7 +47,7 @@ def save_checkpoint(
     Raises UnsupportedFormatError before anything is written for what the version cannot hold (tensors past 2 GiB in V1
     later), GraphRestoreError when a checkpoint is there already, CorruptionError when a checksum is wrong.
     """
-    path = os.fspath(prefix)
+    path = local_path(prefix)
     if version not in (1, 2):
         raise ValueError(f"checkpoints have version 1 or 2, found {version!r}")
     if version == 1 and not os.path.basename(path):

@@ -8,7 +8,7 @@ from graph_restore.storage.files import read_start
 
 _STARTS = (
     (b"version https://git-lfs.github.com/spec/", "a Git LFS pointer; run `git lfs pull` to get the file itself"),
-    (b"\x1f\x8b", "a gzip archive; unpack it first"),
+    (b"\x1f\x8b", "a gzip archive; unpack it, or if it is a .tar.gz, add the name inside: a.tar.gz/model.ckpt"),
     (b"PK\x03\x04", "a zip archive (a .keras or PyTorch file?); unpack it, or add the name inside: a.zip/model.ckpt"),
     (b"BZh", "a bzip2 archive; unpack it first"),
     (b"\xfd7zXZ\x00", "an xz archive; unpack it first"),

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from graph_restore.errors import FormatError
 from graph_restore.storage.files import is_file, is_local, read_start
-from graph_restore.storage.output import AtomicFile
+from graph_restore.storage.output import AtomicFile, local_path
 
 STATE_NAME = "checkpoint"
 _MAX_SIZE = 16 << 20
@@ -77,7 +77,7 @@ def write_state(
     kept.pop(newest, None)
     lines = [b"model_checkpoint_path: " + _quoted(newest)]
     lines += [b"all_model_checkpoint_paths: " + _quoted(path) for path in (*kept, newest)]
-    target = os.path.join(directory, STATE_NAME)
+    target = os.path.join(local_path(directory), STATE_NAME)
     with AtomicFile(target) as file:
         file.write(b"".join(line + b"\n" for line in lines))
     return target

@@ -9,7 +9,12 @@ they are; integers, booleans and the bits of halves are varints. Written by tens
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
 
 from graph_restore.checkpoint.messages import TensorMeta, decode_metadata, decode_text, is_v1_metadata
 from graph_restore.checkpoint.partial import assemble
@@ -21,7 +26,7 @@ from graph_restore.storage.extent import Extent
 from graph_restore.storage.files import open_source
 from graph_restore.storage.ordered_code import encode_slice_key
 from graph_restore.storage.table import Table
-from graph_restore.tensors import ContentTensor, LazyTensor, StringTensor, VarintTensor
+from graph_restore.tensors import ContentTensor, LazyTensor, StringTensor, VarintTensor, check_rank
 
 _STRINGS = 8
 _FIXED = {
@@ -177,6 +182,23 @@ class SavedStrings(StringTensor):
             for _ in extent.chunks():
                 pass
         window = Window(extent.source)
-        for field in window.fields(extent.offset, extent.offset + extent.length):
+        for field in self._fields(window):
+            yield window.bytes_at(field.offset, field.length)
+
+    def rows(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+        check_rank(self)
+        width = math.prod(self.shape[1:])
+        window = Window(self._extent.source)
+        fields = islice(self._fields(window), start * width, stop * width)
+        strings = [window.bytes_at(field.offset, field.length) for field in fields]
+        if len(strings) != (stop - start) * width:
+            raise CorruptionError(f"tensor {self.name} has too few strings", expected=self.size)
+        values = np.empty(len(strings), object)
+        values[:] = strings
+        return values.reshape(stop - start, *self.shape[1:])
+
+    def _fields(self, window: Window) -> Iterator[Field]:
+        end = self._extent.offset + self._extent.length
+        for field in window.fields(self._extent.offset, end):
             if field.number == _STRINGS and field.wire_type == BYTES:
-                yield window.bytes_at(field.offset, field.length)
+                yield field

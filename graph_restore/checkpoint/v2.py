@@ -10,6 +10,7 @@ has an entry under its ordered-code key. The format is that of tensorflow/core/u
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,7 +34,7 @@ from graph_restore.storage.files import is_file, open_source
 from graph_restore.storage.ordered_code import encode_slice_key
 from graph_restore.storage.source import Source
 from graph_restore.storage.table import Table
-from graph_restore.tensors import ContentTensor, LazyTensor, StringTensor, VarintTensor
+from graph_restore.tensors import ContentTensor, LazyTensor, StringTensor, VarintTensor, check_rank
 
 _OPAQUE = (DataType.DT_RESOURCE, DataType.DT_VARIANT)
 _UINT32_MAX = (1 << 32) - 1
@@ -198,6 +199,19 @@ class BundleStrings(StringTensor):
 
     def lengths(self) -> np.ndarray[Any, Any]:
         return self._head()[0]
+
+    def rows(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+        check_rank(self)
+        width = math.prod(self.shape[1:])
+        values = np.empty((stop - start) * width, object)
+        if values.size and self._extent is not None:
+            lengths, position = self._head()
+            position += 4 + int(lengths[: start * width].sum())
+            window = Window(self._extent.source)
+            for number, length in enumerate(lengths[start * width : stop * width].tolist()):
+                values[number] = window.bytes_at(position, length)
+                position += length
+        return values.reshape(stop - start, *self.shape[1:])
 
     def strings(self, verify: bool = True) -> Iterator[bytes]:
         if self._extent is None:

@@ -15,14 +15,16 @@ from typing import Any
 
 from graph_restore.checkpoint.checkpoint import load_checkpoint
 from graph_restore.checkpoint.messages import BundleEntry, decode_entry, decode_header, decode_metadata, decode_text
+from graph_restore.checkpoint.opening import weights_format
 from graph_restore.checkpoint.paths import CheckpointFiles, find_checkpoint
 from graph_restore.checkpoint.v2 import BundleStrings, shard_path
 from graph_restore.dtypes import DataType
-from graph_restore.errors import CheckpointNotFoundError, CorruptionError, FormatError
+from graph_restore.errors import CheckpointNotFoundError, CorruptionError, FormatError, UnsupportedFormatError
+from graph_restore.storage import files
 from graph_restore.storage.extent import Checksum, Extent
 from graph_restore.storage.ordered_code import encode_slice_key
 from graph_restore.storage.output import Progress
-from graph_restore.storage.source import BytesSource, FileSource
+from graph_restore.storage.source import BytesSource, Source
 from graph_restore.storage.table import Table
 from graph_restore.tensors import StringTensor
 
@@ -56,8 +58,11 @@ class Verification:
 def verify_checkpoint(path: str | os.PathLike[str], progress: Progress | None = None) -> Verification:
     """Read all of a checkpoint and compare its checksums; `progress` is called with the number of bytes just read.
 
-    Damage is what comes back, not an error. CheckpointNotFoundError when there is no checkpoint at `path`.
+    Damage is what comes back, not an error. CheckpointNotFoundError when there is no checkpoint at `path`,
+    UnsupportedFormatError for a .npz or .safetensors file.
     """
+    if weights_format(files.plain_path(path)) is not None:
+        raise UnsupportedFormatError("only checkpoints have checksums to verify; this file has none", path=str(path))
     found = find_checkpoint(path)
     result = Verification(found.prefix, found.version)
     start = time.perf_counter()
@@ -97,7 +102,7 @@ def _parts(found: CheckpointFiles) -> Iterator[_Part]:
 
 
 def _index_parts(path: str, prefix: str) -> Iterator[_Part]:
-    entries = {key: v.read() if isinstance(v, Extent) else v for key, v in Table(FileSource(path)).entries()}
+    entries = {key: v.read() if isinstance(v, Extent) else v for key, v in Table(files.open_source(path)).entries()}
     count = decode_header(entries.pop(b"", b""), path).num_shards
     decoded = {key: decode_entry(value, decode_text(key), path) for key, value in entries.items()}
     names = {
@@ -105,7 +110,7 @@ def _index_parts(path: str, prefix: str) -> Iterator[_Part]:
         for key, entry in decoded.items()
         for part in entry.slices
     }
-    shards: dict[int, FileSource | Exception] = {}
+    shards: dict[int, Source | Exception] = {}
     for key, entry in sorted(decoded.items(), key=lambda item: (item[1].shard, item[1].offset)):
         name = names.get(key) or decode_text(key)
         if entry.size and not entry.slices:
@@ -116,9 +121,9 @@ def _index_parts(path: str, prefix: str) -> Iterator[_Part]:
             yield name, _inline(b"")
 
 
-def _shard(path: str) -> FileSource | Exception:
-    if os.path.isfile(path):
-        return FileSource(path)
+def _shard(path: str) -> Source | Exception:
+    if files.is_file(path):
+        return files.open_source(path)
     return CheckpointNotFoundError(f"{path}: the data file is missing; copy it beside the index")
 
 
@@ -126,7 +131,7 @@ def _inline(data: bytes) -> Extent:
     return Extent(BytesSource(data), 0, len(data))
 
 
-def _stretch(name: str, entry: BundleEntry, source: FileSource | Exception) -> Extent | StringTensor | Exception:
+def _stretch(name: str, entry: BundleEntry, source: Source | Exception) -> Extent | StringTensor | Exception:
     if isinstance(source, Exception):
         return source
     if entry.offset + entry.size > source.size:
@@ -148,7 +153,7 @@ def _stretch(name: str, entry: BundleEntry, source: FileSource | Exception) -> E
 
 
 def _table_parts(path: str) -> Iterator[_Part]:
-    table = Table(FileSource(path))
+    table = Table(files.open_source(path))
     metadata = table.get(b"")
     data = metadata.read() if isinstance(metadata, Extent) else metadata
     if data is None:

@@ -61,17 +61,20 @@ class _Values:
 
 
 def check_pieces(pieces: Sequence[Piece]) -> None:
-    """UnsupportedFormatError for the first piece that a V1 checkpoint cannot hold."""
-    for piece in pieces:
-        kind = piece.tensor.data_type
-        if kind is not DataType.DT_STRING and kind not in _FIXED and kind not in _VARINT:
-            raise UnsupportedFormatError(
-                f"tensor {piece.name!r} is of type {type_name(kind)}, which V1 checkpoints cannot hold; write version 2"
-            )
-        if any("\udc80" <= character <= "\udcff" for character in piece.name):
-            raise UnsupportedFormatError(
-                f"the name {piece.name!r} is no UTF-8, which V1 checkpoints ask for; write version 2"
-            )
+    """UnsupportedFormatError naming all pieces that a V1 checkpoint cannot hold."""
+    kinds = {piece.name: piece.tensor.data_type for piece in pieces}
+    refused = [
+        f"{name!r} ({type_name(kind)})"
+        for name, kind in kinds.items()
+        if kind is not DataType.DT_STRING and kind not in _FIXED and kind not in _VARINT
+    ]
+    refused += [
+        f"{name!r} (the name is no UTF-8)" for name in kinds if any("\udc80" <= one <= "\udcff" for one in name)
+    ]
+    if refused:
+        raise UnsupportedFormatError(
+            f"V1 checkpoints cannot hold these tensors, leave them out or write version 2: {', '.join(refused)}"
+        )
 
 
 def write_tables(prefix: str, shards: Sequence[Sequence[Piece]], progress: Progress | None = None) -> list[str]:

@@ -73,7 +73,8 @@ def command(
         before, frozen = _frozen(model, checkpoint, tags, choices)
         if not force and form != "saved_model":  # which sees to a directory that is there when it is written
             refuse_to_overwrite(output, before)
-        for text in (*(before.restoration.notes if before.restoration else ()), *frozen.notes):
+        told = before.restoration
+        for text in (*(told.notes if told else ()), *(told.changes() if told else ()), *frozen.notes):
             note(text)
         kept = write_kept(frozen, kept_checkpoint or os.path.splitext(output)[0], force)
         write(frozen, output, form, **({"overwrite": force} if form == "saved_model" else {}))

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import gc
 import re
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -16,10 +20,18 @@ from graph_restore import __version__
 from graph_restore.errors import GraphRestoreError
 
 _ARGUMENT = re.compile(
+<<<<<<< HEAD
     r"\b(?P<name>fetches|feeds|tags|include|exclude|rename|cast|asset_dir|on_update|format|overwrite|allow_unsafe_ops)"
     r"=(?:True|'(?P<value>\w+)')?"
 )
 VERBS = ("inspect", "check", "freeze", "export", "verify", "checkpoint")
+=======
+    r"\b(?P<name>fetches|feeds|tags|include|exclude|rename|cast|asset_dir|on_update|format|keep_slices|overwrite|prefer|"
+    r"drop)=(?:True|'(?P<value>\w+)')?"
+)
+_OPTIONS = {"overwrite": "force"}  # of another name than the argument
+VERBS = ("inspect", "check", "freeze", "export", "checkpoint")
+>>>>>>> ckpt
 
 
 def error_text(error: Exception) -> str:
@@ -32,9 +44,25 @@ def error_text(error: Exception) -> str:
 def _as_option(match: re.Match[str]) -> str:
     """The option for a Python argument that a message advises: `on_update='initial'` is `--on-update initial`."""
     value = match["value"] or ""
-    if match["name"] == "overwrite":
-        return "--force"
-    return f"--{match['name'].replace('_', '-')}{' ' + value if value else ''}"
+    name = _OPTIONS.get(match["name"], match["name"])
+    return f"--{name.replace('_', '-')}{' ' + value if value else ''}"
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Within the block SIGTERM unwinds the stack, as an interrupt does, so that no half-written files stay behind."""
+
+    def end(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():  # where handlers cannot be set
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Verbs(click.Group):
@@ -50,7 +78,8 @@ class _Verbs(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         gc.set_threshold(100_000)  # what a command makes lives to its end; the search for garbage is a tenth of it all
         try:
-            return super().invoke(ctx)
+            with _ended_in_order():
+                return super().invoke(ctx)
         except BrokenPipeError:
             raise  # the reader went away, which click answers by ending quietly
         except (GraphRestoreError, OSError) as error:

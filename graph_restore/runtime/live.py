@@ -17,7 +17,7 @@ from graph_restore.runtime.importing import Imported
 from graph_restore.runtime.initialise import initialise_variables, run_initializers
 from graph_restore.runtime.variables import RestoredVariable, Setter
 from graph_restore.savers import saved_tables
-from graph_restore.tensors import LazyTensor, StringTensor, lazy
+from graph_restore.tensors import LazyTensor, StringTensor
 from graph_restore.transforms.restore import restore
 from graph_restore.transforms.table_fillers import table_initializers
 from graph_restore.variables import Variable
@@ -36,8 +36,8 @@ class LiveModel:
     setters: Mapping[str, Setter]
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def restore(self, session: Any, checkpoint: Mapping[str, Any]) -> Model:
-        """Restore variables and saved tables from a Checkpoint or a mapping to arrays; the model with its report."""
+    def restore(self, session: Any, checkpoint: Any) -> Model:
+        """Restore variables and saved tables from whatever `restore` takes; the model with its report."""
         if session.graph is not self.imported.graph:
             raise GraphRestoreError(
                 "the session runs another graph than the one restore_graph imported into; make it with "
@@ -45,7 +45,7 @@ class LiveModel:
             )
         restored = restore(self.model, checkpoint, **self.options)
         self.assign(session, restored.variables)
-        self._fill_tables(session, checkpoint)
+        self._fill_tables(session, restored)
         return restored
 
     def assign(self, session: Any, variables: Iterable[Variable]) -> None:
@@ -55,12 +55,12 @@ class LiveModel:
             feeds = {setter.placeholder: setter.feed(value.read()) for setter, (_, value) in zip(setters, batch)}
             session.run([setter.operation for setter in setters], feeds)
 
-    def _fill_tables(self, session: Any, checkpoint: Any) -> None:
+    def _fill_tables(self, session: Any, restored: Model) -> None:
         """Fill the tables whose keys and values the checkpoint has."""
         for table in saved_tables(self.model.graph):
-            if all(key in checkpoint for key in table.keys):
+            if table.table in restored.tables:
                 tensors = [self.imported.tensor(name) for name in table.tensors]
-                values = [lazy(key, checkpoint[key]).read() for key in table.keys]
+                values = [content.read() for content in restored.tables[table.table]]
                 session.run(self.imported.operation(table.node), dict(zip(tensors, values)))
 
     def initialise(self, session: Any, restored: Model) -> None:

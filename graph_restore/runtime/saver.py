@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
-from graph_restore.checkpoint import load_checkpoint
+from graph_restore.checkpoint.opening import load_tensors
 from graph_restore.errors import RestoreError
 from graph_restore.model import Restoration
 from graph_restore.names import node_of
@@ -27,7 +27,7 @@ tf = tensorflow()
 class Saver(tf.compat.v1.train.Saver):  # type: ignore[misc, name-defined]
     """Saves the restored variables under the keys that the original's checkpoints have, and restores them.
 
-    Checkpoints are read by graph_restore: any path `load_checkpoint` takes, both versions, partitioned or not, with
+    Checkpoints are read by graph_restore: any path `restore` takes, both versions, partitioned or not, with
     the options that were given to `restore_graph`. `restoration`: what the last restore did, None before.
     """
 
@@ -45,7 +45,7 @@ class Saver(tf.compat.v1.train.Saver):  # type: ignore[misc, name-defined]
         if save_path is None:
             raise ValueError("there is no checkpoint path to restore from: None was given")
         is_path = isinstance(save_path, str | os.PathLike)
-        restored = self._live.restore(sess, load_checkpoint(save_path) if is_path else save_path)
+        restored = self._live.restore(sess, load_tensors(save_path) if is_path else save_path)
         self.restoration = report = restored.restoration
         if report is not None and not report.restored:
             raise RestoreError(f"{report.checkpoint} has none of the graph's variables", missing=list(report.missing))

@@ -11,7 +11,6 @@ import bz2
 import calendar
 import functools
 import gzip
-import io
 import lzma
 import posixpath
 import struct
@@ -24,6 +23,7 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 from graph_restore.errors import CorruptionError, FormatError
+from graph_restore.storage.reader import as_file
 from graph_restore.storage.source import Source
 from graph_restore.storage.spool import SpooledSource
 
@@ -106,7 +106,7 @@ def open_archive(open_source: Callable[[str], Source], path: str, stamp: object)
 
 
 def _zip_members(source: Source) -> _Members:
-    archive = zipfile.ZipFile(_as_file(source))
+    archive = zipfile.ZipFile(as_file(source))
     members: _Members = {}
     for info in archive.infolist():
         if info.is_dir():
@@ -135,11 +135,11 @@ def _stored(source: Source, info: zipfile.ZipInfo, name: str) -> Source:
 def _tar_members(source: Source, start: bytes) -> _Members:
     unpack = next((unpack for magic, unpack in _UNPACKERS.items() if start.startswith(magic)), None)
     if unpack is not None:
-        with unpack(_as_file(source)) as file:
+        with unpack(as_file(source)) as file:
             source = SpooledSource(source.name, _pieces(file))
     members: _Members = {}
     links: dict[str, str] = {}
-    with tarfile.open(fileobj=_as_file(source), mode="r:") as archive:
+    with tarfile.open(fileobj=as_file(source), mode="r:") as archive:
         for info in archive:
             name = _plain(info.name)
             if info.isreg() and not info.issparse():
@@ -182,39 +182,6 @@ class _PackedMember(Source):
                 with _reading(self.name), self._archive.open(self._info) as file:
                     self._spooled = SpooledSource(self.name, _pieces(file))
         return self._spooled.pread(offset, length)
-
-
-class _Reader(io.RawIOBase):
-    """A source as Python's own readers of archives want it."""
-
-    def __init__(self, source: Source) -> None:
-        self._source, self._position = source, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._source.size}[whence]
-        if base + offset < 0:
-            raise ValueError("a position before the beginning")
-        self._position = base + offset
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        count = min(len(buffer), max(0, self._source.size - self._position))
-        buffer[:count] = self._source.pread(self._position, count) if count else b""
-        self._position += count
-        return count
-
-
-def _as_file(source: Source) -> IO[bytes]:
-    return io.BufferedReader(_Reader(source), 1 << 16)
 
 
 def _pieces(file: IO[bytes]) -> Iterator[bytes]:

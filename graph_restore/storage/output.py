@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from types import TracebackType
 
+from graph_restore.errors import UnsupportedFormatError
 from graph_restore.storage.crc32c import checked_chunks
 from graph_restore.storage.extent import Extent
 from graph_restore.storage.source import Source
@@ -19,8 +21,19 @@ _BUFFER = 1 << 18
 _SPLICE_FROM = 1 << 16  # shorter stretches are cheaper read and written with their neighbours
 _WRITE_BACK = 8 << 20  # bytes after which the disk is set to work, so that the sync at the end finds little to do
 _NO_COPY_FILE_RANGE = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM}
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 Progress = Callable[[int], None]
+
+
+def local_path(path: str | os.PathLike[str]) -> str:
+    """`path` as text, when it can be written to; UnsupportedFormatError for a URL, under which nothing is written."""
+    name = os.fspath(path).removeprefix("file://")
+    if _URL.match(name):
+        raise UnsupportedFormatError(
+            "stores are read and never written to; write to a disk, then copy the files there", path=name
+        )
+    return name
 
 
 class AtomicFile:
@@ -30,17 +43,22 @@ class AtomicFile:
     """
 
     def __init__(self, path: str | os.PathLike[str], progress: Progress | None = None) -> None:
-        self.path = os.fspath(path)
+        self.path = local_path(path)
         self.size = 0
         self._progress = progress or (lambda count: None)
         self._buffer = bytearray()
         self._sources: set[Source] = set()
         self._written = self._on_its_way = 0
         self._target = _regular(os.path.realpath(self.path))
-        self._descriptor, self._temporary = _open_beside(self._target)
+        self._descriptor, self._temporary = -1, ""
         self._splices = hasattr(os, "copy_file_range")
 
     def __enter__(self) -> AtomicFile:
+        try:
+            self._open_beside(self._target)
+        except BaseException:  # a signal may come at any moment
+            self._discard()
+            raise
         return self
 
     def __exit__(
@@ -50,9 +68,7 @@ class AtomicFile:
             if kind is None:
                 self._commit()
         finally:
-            os.close(self._descriptor)
-            if os.path.exists(self._temporary):
-                os.unlink(self._temporary)
+            self._discard()
 
     def write(self, data: bytes) -> None:
         """Append `data`."""
@@ -96,7 +112,7 @@ class AtomicFile:
         done = self._copy_in_kernel(descriptor, offset, length) if self._splices else 0
         while done < length:
             rest = chunk[done:] if not isinstance(chunk, int) else os.pread(descriptor, length - done, offset + done)
-            done += os.write(self._descriptor, rest)
+            done += self._put(rest)
         self.size += length
         self._advance(length)
 
@@ -110,15 +126,24 @@ class AtomicFile:
                 done += step
         except OSError as error:
             if error.errno not in _NO_COPY_FILE_RANGE:
+                error.filename = self.path
                 raise
             self._splices = False
         return done
+
+    def _put(self, data: bytes | memoryview) -> int:
+        """How many of the bytes were written; an error names the file."""
+        try:
+            return os.write(self._descriptor, data)
+        except OSError as error:
+            error.filename = self.path
+            raise
 
     def _flush(self) -> None:
         view = memoryview(bytes(self._buffer))
         self._buffer.clear()
         while view:
-            count = os.write(self._descriptor, view)
+            count = self._put(view)
             self._advance(count)
             view = view[count:]
 
@@ -147,6 +172,30 @@ class AtomicFile:
         finally:
             os.close(folder)
 
+    def _open_beside(self, path: str) -> None:
+        """Open a new file in the folder of `path`, with the permissions that `path` has or would get."""
+        folder, name = os.path.split(path)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+        while self._descriptor < 0:
+            # not with tempfile, which takes 5 ms to import
+            self._temporary = os.path.join(folder, f".{name[:40]}.{os.urandom(6).hex()}.tmp")
+            try:
+                self._descriptor = os.open(self._temporary, flags, 0o666)
+            except FileExistsError:
+                self._temporary = ""
+            except OSError as error:
+                error.filename = path  # nobody has heard of the temporary one
+                raise
+        if os.path.exists(path):
+            os.fchmod(self._descriptor, os.stat(path).st_mode & 0o777)
+
+    def _discard(self) -> None:
+        """Close the file, and take it away if it has not got its name."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        if os.path.exists(self._temporary):
+            os.unlink(self._temporary)
+
 
 def _regular(path: str) -> str:
     """`path`, when a file can take its place; OSError for a directory, a device or a pipe, which must stay."""
@@ -155,16 +204,3 @@ def _regular(path: str) -> str:
     if os.path.exists(path) and not os.path.isfile(path):
         raise OSError(errno.EINVAL, "is no regular file and cannot be replaced; give the name of a file to write", path)
     return path
-
-
-def _open_beside(path: str) -> tuple[int, str]:
-    """(descriptor, path) of a new file in the folder of `path`, with the permissions that `path` has or would get."""
-    folder, name = os.path.split(path)
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
-    while True:
-        temporary = os.path.join(folder, f".{name[:40]}.{os.urandom(6).hex()}.tmp")  # tempfile takes 5 ms to import
-        with suppress(FileExistsError):
-            descriptor = os.open(temporary, flags, 0o666)
-            if os.path.exists(path):
-                os.fchmod(descriptor, os.stat(path).st_mode & 0o777)
-            return descriptor, temporary

@@ -15,7 +15,8 @@ from graph_restore.tensors import LazyTensor
 from graph_restore.variables import Variable, shapes_agree
 
 _CANDIDATES = 20
-_SAMPLE = 200  # missing names that are looked at for candidates; a systematic change shows in any of them
+_SAMPLE = 200  # missing names that are looked at for candidates; a systematic change shows in any of them,
+_FEWEST, _PAIRS = 10, 100_000  # and fewer of them when each has very many keys to be paired with
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ def guess_rename(
     """
     wanted = {key: variable for key, variable in missing.items() if not variable.is_slot} or dict(missing)
     endings = _by_ending(unused)
-    sample = list(wanted.items())[:: -(-len(wanted) // _SAMPLE)]
+    most = max(map(len, endings.values()), default=1)
+    sample = list(wanted.items())[:: -(-len(wanted) // max(_FEWEST, min(_SAMPLE, _PAIRS // most)))]
     changes = Counter(change for key, variable in sample for change in _changes(key, variable, endings))
     scored = [(_matches(change, wanted, unused), change) for change, _ in changes.most_common(_CANDIDATES)]
     scored = sorted((pair for pair in scored if pair[0]), key=lambda pair: (-pair[0], len(pair[1][0])))

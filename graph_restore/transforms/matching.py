@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
-from graph_restore.checkpoint.objects import OBJECT_GRAPH_KEY, object_graph
+from graph_restore.checkpoint.objects import OBJECT_GRAPH_KEY, VALUE_SUFFIX, object_graph
 from graph_restore.model import Model
 from graph_restore.slices import TensorSlice
 from graph_restore.tensors import LazyTensor
-from graph_restore.transforms.selection import Renamed
+from graph_restore.transforms.renaming import Renamed, Renaming
 from graph_restore.variables import SaverMap, Variable, Variables, shapes_agree
 
 _PART = re.compile(r"(.*)/part_(\d+)")
@@ -43,64 +43,90 @@ def _agrees(variables: Variables, entry: Any, tensor: LazyTensor) -> bool:
     return shapes_agree(variable.shape, shape) and variable.data_type == tensor.data_type
 
 
-class Finder:
-    """Where each variable's tensor is: (key, slice, authority) candidates, best first."""
+class Match(NamedTuple):
+    """A variable with the key and slice under which a source has it, the key's own name there, and its tensor."""
 
-    def __init__(self, tensors: Renamed, variables: list[Variable], savers: Any) -> None:
+    variable: Variable
+    key: str
+    tensor: LazyTensor
+
+
+class Finder:
+    """Where one source has each variable's tensor. Candidates are (name, slice, authority), best first."""
+
+    def __init__(
+        self, tensors: Renamed, renaming: Renaming, variables: list[Variable], savers: Any, import_prefix: str
+    ) -> None:
         self._tensors = tensors
+        self._own_names = {key: name for name, (key, _) in tensors.items()}
         self._objects = object_graph({key: tensors[key][1] for key in (OBJECT_GRAPH_KEY,) if key in tensors})
+        self._full_names = self._renamed_full_names(renaming)
         self._parts = _partitions(variables, tensors)
         self._averages = {v.moving_average_of: v for v in variables if v.moving_average_of is not None}
         self._others: dict[str, list[Any]] = {}
+        self._import_prefix = import_prefix
         for saver in savers:
             for entry in saver.entries:
                 self._others.setdefault(entry.variable, []).append(entry)
-        self.import_prefix = self._imported_under(variables)
 
-    def find(self, variable: Variable) -> tuple[Variable, str | None]:
-        """The variable with the key (and slice) under which the checkpoint has it, and the key's original name."""
-        for key, box, authority in self._candidates(variable):
-            if key in self._tensors:
+    def find(self, variable: Variable) -> Match | None:
+        """The variable's tensor; None when this source has none."""
+        for name, box, authority in self._candidates(variable):
+            if name in self._tensors:
                 facts = {**variable.authority, "checkpoint_key": authority}
-                return replace(variable, checkpoint_key=key, slice=box, authority=facts), self._tensors[key][0]
-        return replace(variable, checkpoint_key=variable.checkpoint_key or variable.name), None
-
-    def tensor(self, key: str) -> LazyTensor:
-        return self._tensors[key][1]
-
-    def average(self, variable: Variable) -> tuple[Variable, str] | None:
-        """The variable with the key of its moving average, when the checkpoint has one."""
-        shadow = self._averages.get(variable.name)
-        keys = [f"{variable.checkpoint_key or variable.name}/ExponentialMovingAverage"]
-        if shadow is not None:
-            keys.insert(0, self.find(shadow)[0].checkpoint_key or shadow.name)
-        for key in keys:
-            if key in self._tensors:
-                return replace(variable, checkpoint_key=key), self._tensors[key][0]
+                found = replace(variable, checkpoint_key=name, slice=box, authority=facts)
+                return Match(found, *self._tensors[name])
         return None
+
+    def average(self, variable: Variable) -> Match | None:
+        """The variable's moving average; None when this source has none."""
+        shadow = self._averages.get(variable.name)
+        names = [f"{variable.checkpoint_key or variable.name}/ExponentialMovingAverage"]
+        if shadow is not None:
+            found = self.find(shadow)
+            shadow_key = found.variable.checkpoint_key if found else shadow.checkpoint_key
+            names.insert(0, shadow_key or shadow.name)
+        for name in names:
+            if name in self._tensors:
+                return Match(replace(variable, checkpoint_key=name), *self._tensors[name])
+        return None
+
+    def _renamed_full_names(self, renaming: Renaming) -> dict[str, str]:
+        """What the variables' full names in the object graph become, to their keys; none that two become."""
+        found: dict[str, list[str]] = {}
+        for name, key in (self._objects.full_names() if self._objects is not None else {}).items():
+            found.setdefault(renaming.name(name), []).append(key)
+        return {name: keys[0] for name, keys in found.items() if len(keys) == 1}
 
     def _candidates(self, variable: Variable) -> Iterator[tuple[str, TensorSlice | None, str]]:
         if variable.checkpoint_key is not None:
             yield variable.checkpoint_key, variable.slice, variable.authority["checkpoint_key"]
         yield variable.name, None, "name"
-        key = self._objects.key_of_variable(variable.name) if self._objects is not None else None
-        if key is not None:
-            yield key, None, "object graph"
+        if self._objects is not None:
+            for key in (self._full_names.get(variable.name), self._objects.key_of_variable(variable.name)):
+                if key is not None and key in self._own_names:
+                    yield self._own_names[key], None, "object graph"
+            renamed_path = variable.name + VALUE_SUFFIX
+            if self._tensors.get(renamed_path, (renamed_path,))[0] != renamed_path:
+                yield renamed_path, None, "object graph"
         if variable.name in self._parts:
             yield *self._parts[variable.name], "name"
         for entry in self._others.get(variable.name, ()):
             yield entry.key, entry.slice, entry.authority
-        if self.import_prefix:
-            yield variable.name.removeprefix(self.import_prefix), None, "name without the import prefix"
+        if self._import_prefix:
+            yield variable.name.removeprefix(self._import_prefix), None, "name without the import prefix"
 
-    def _imported_under(self, variables: list[Variable]) -> str:
-        """The first scope, when every variable has it, none is found with it and all are without it."""
-        scopes = {variable.name.partition("/")[0] + "/" for variable in variables if "/" in variable.name}
-        if len(scopes) != 1 or not all("/" in variable.name for variable in variables) or self._others:
-            return ""
-        prefix = scopes.pop()
-        known = [variable.name.removeprefix(prefix) in self._tensors for variable in variables]
-        return prefix if all(known) and not any(key.startswith(prefix) for key in self._tensors) else ""
+
+def import_prefix(variables: list[Variable], tensors: Renamed, savers: Any) -> str:
+    """The first scope, when every variable has it, no tensor does and each is there without it; "" otherwise."""
+    scopes = {variable.name.partition("/")[0] + "/" for variable in variables if "/" in variable.name}
+    if len(scopes) != 1 or not all("/" in variable.name for variable in variables):
+        return ""
+    if any(saver.entries for saver in savers):
+        return ""
+    prefix = scopes.pop()
+    known = [variable.name.removeprefix(prefix) in tensors for variable in variables]
+    return prefix if all(known) and not any(name.startswith(prefix) for name in tensors) else ""
 
 
 def _partitions(variables: list[Variable], tensors: Mapping[str, Any]) -> dict[str, tuple[str, TensorSlice]]:

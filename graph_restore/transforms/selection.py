@@ -1,7 +1,7 @@
-"""Which variables are meant, and under which names: the forms `include`, `exclude` and `rename` take.
+"""Which variables are meant: the forms that `include` and `exclude` take.
 
-selection := None | name, glob or set name | compiled regular expression | predicate on Variable | a list of these
-rename    := None | {key: variable name} | {"old/scope/": "new/scope/"} | function | [(regex, replacement), ...]
+selection := None | name, glob, scope (`old/`) or set name | compiled regular expression | predicate on Variable
+             | a list of these
 Set names: "trainable", "slots", "moving_averages", "local".
 """
 
@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from graph_restore.errors import GraphRestoreError
-from graph_restore.tensors import LazyTensor
+from graph_restore.errors import did_you_mean
 from graph_restore.variables import Variable
 
 Selection = str | re.Pattern[str] | Callable[[Variable], bool] | Iterable[Any] | None
-Rename = Mapping[str, str] | Callable[[str], str] | Sequence[tuple[str | re.Pattern[str], str]] | str | None
-Renamed = Mapping[str, tuple[str, LazyTensor]]
+Predicate = Callable[[Variable], bool]
 
-_SETS: dict[str, Callable[[Variable], bool]] = {
+_SETS: dict[str, Predicate] = {
     "trainable": lambda variable: variable.trainable is True,
     "slots": lambda variable: variable.is_slot,
     "moving_averages": lambda variable: variable.moving_average_of is not None,
@@ -28,67 +26,66 @@ _SETS: dict[str, Callable[[Variable], bool]] = {
 }
 
 
-def selector(selection: Selection, *, default: bool) -> Callable[[Variable], bool]:
-    """A predicate for the selection; `default` is its answer when the selection is None."""
-    if selection is None:
-        return lambda variable: default
-    if isinstance(selection, str):
-        if selection in _SETS:
-            return _SETS[selection]
-        pattern = selection.removesuffix(":0")
-        return lambda variable: fnmatch.fnmatchcase(variable.name, pattern) or variable.name == pattern
-    if isinstance(selection, re.Pattern):
-        expression = selection
-        return lambda variable: expression.search(variable.name) is not None
-    if callable(selection):
-        return selection
-    tests = [selector(item, default=default) for item in selection]
-    return lambda variable: any(test(variable) for test in tests)
+class Selected:
+    """Whether a variable is among those that a selection means; for the selection None the answer is `default`.
+
+    `argument` names it in messages. ValueError for what is no selection.
+    """
+
+    def __init__(self, argument: str, selection: Selection, *, default: bool) -> None:
+        self._argument, self._default = argument, default
+        items = None if selection is None else _items(argument, selection)
+        self._tests = None if items is None else [(item, _predicate(argument, item)) for item in items]
+
+    def __call__(self, variable: Variable) -> bool:
+        if self._tests is None:
+            return self._default
+        return any(test(variable) for _, test in self._tests)
+
+    def notes(self, variables: Sequence[Variable]) -> list[str]:
+        """A sentence for each name, glob or expression that fits none of the variables; for sets only if it includes.
+
+        A set that is left out may well be empty, while a name that nothing has is a typing error.
+        """
+        tests = self._tests or ()
+        idle = [item for item, test in tests if not any(map(test, variables))]
+        if self._argument == "exclude":
+            idle = [item for item in idle if not (isinstance(item, str) and item in _SETS)]
+        return [f"{self._argument}={_told(item)} fits no variable{_near(item, variables)}" for item in idle]
 
 
-def renamer(rename: Rename) -> Callable[[Mapping[str, LazyTensor]], Renamed]:
-    """A function from a checkpoint to new name -> (key, tensor); two keys that get one name are an error."""
-    new_name = _new_name(rename)
-
-    def renamed(tensors: Mapping[str, LazyTensor]) -> Renamed:
-        found: dict[str, tuple[str, LazyTensor]] = {}
-        for key, tensor in tensors.items():
-            name = new_name(key)
-            if name in found:
-                raise GraphRestoreError(
-                    f"rename gives {key} and {found[name][0]} the same name {name}; make them different"
-                )
-            found[name] = (key, tensor)
-        return found
-
-    return renamed
+def _items(argument: str, selection: Any) -> list[Any]:
+    if isinstance(selection, str | re.Pattern) or callable(selection):
+        return [selection]
+    if isinstance(selection, Iterable) and not isinstance(selection, bytes):
+        return [inner for item in selection for inner in _items(argument, item)]
+    raise ValueError(
+        f"{argument} takes names, globs, compiled regular expressions, functions of a Variable, or a list of these, "
+        f"not {selection!r}"
+    )
 
 
-def _new_name(rename: Rename) -> Callable[[str], str]:
-    if rename is None:
-        return lambda key: key
-    if isinstance(rename, str):
-        raise ValueError(f"rename is a mapping, a function, pairs or 'auto', not {rename!r}")
-    if callable(rename):
-        return rename
-    if isinstance(rename, Mapping):
-        return lambda key: _by_table(rename, key)
-    pairs = [(re.compile(pattern), replacement) for pattern, replacement in rename]
-
-    def substituted(key: str) -> str:
-        for pattern, replacement in pairs:
-            key = pattern.sub(replacement, key)
-        return key
-
-    return substituted
+def _predicate(argument: str, item: Any) -> Predicate:
+    if isinstance(item, re.Pattern):
+        if not isinstance(item.pattern, str):
+            raise ValueError(f"{argument}: an expression for text, not for bytes, is needed: {item.pattern!r}")
+        return lambda variable: item.search(variable.name) is not None
+    if not isinstance(item, str):
+        chosen: Predicate = item
+        return chosen
+    if item in _SETS:
+        return _SETS[item]
+    pattern = item.removesuffix(":0")
+    if pattern.endswith("/"):
+        return lambda variable: variable.name.startswith(pattern)
+    return lambda variable: fnmatch.fnmatchcase(variable.name, pattern) or variable.name == pattern
 
 
-def _by_table(table: Mapping[str, str], key: str) -> str:
-    """The name a table gives a key: its own entry, else that of the longest scope (`old/`) it is under."""
-    if key in table:
-        return table[key]
-    scopes = [scope for scope in table if scope.endswith("/") and key.startswith(scope)]
-    if not scopes:
-        return key
-    scope = max(scopes, key=len)
-    return table[scope] + key[len(scope) :]
+def _told(item: Any) -> str:
+    if isinstance(item, re.Pattern):
+        return repr(item.pattern)
+    return repr(item) if isinstance(item, str) else f"the function {getattr(item, '__name__', '')}".rstrip()
+
+
+def _near(item: Any, variables: Sequence[Variable]) -> str:
+    return did_you_mean(item, [variable.name for variable in variables]) if isinstance(item, str) else ""

@@ -32,7 +32,7 @@ def command(checkpoint: str, name: str, as_json: bool, output: str | None, force
              graph-restore checkpoint cat run/model.ckpt-1000 emb --npy emb.npy
     """
     from graph_restore.checkpoint.contents import read_part
-    from graph_restore.checkpoint.conversion import files_of, load_tensors
+    from graph_restore.checkpoint.opening import files_of, load_tensors
     from graph_restore.errors import GraphRestoreError
 
     with notes():

@@ -25,7 +25,7 @@ def command(source: str, output: str, **choices: Any) -> None:
     Example: graph-restore checkpoint convert run/model.ckpt-1000 -o weights.npz
              graph-restore checkpoint convert weights.npz -o new/model.ckpt --state
     """
-    from graph_restore.checkpoint.conversion import files_of, load_tensors
+    from graph_restore.checkpoint.opening import files_of, load_tensors
 
     layout(output, choices)
     with notes():

@@ -32,8 +32,8 @@ def command(first: str, second: str, as_json: bool, atol: float, rtol: float) ->
     \b
     Example: graph-restore checkpoint diff old/model.ckpt new/model.ckpt --rtol 1e-6
     """
-    from graph_restore.checkpoint.conversion import load_tensors
     from graph_restore.checkpoint.difference import compare
+    from graph_restore.checkpoint.opening import load_tensors
 
     with notes():
         found = compare(load_tensors(first), load_tensors(second), atol=atol, rtol=rtol)

@@ -41,8 +41,8 @@ def command(source: str, output: str, **choices: Any) -> None:
     \b
     Example: graph-restore checkpoint edit run/model.ckpt -o small/model.ckpt --drop-slots
     """
-    from graph_restore.checkpoint.conversion import files_of, load_tensors
     from graph_restore.checkpoint.editing import edit
+    from graph_restore.checkpoint.opening import files_of, load_tensors
 
     layout(output, choices)
     with notes():

@@ -35,7 +35,7 @@ def command(checkpoint: str, pattern: str | None, as_json: bool, stats: bool) ->
     Example: graph-restore checkpoint ls run/model.ckpt-1000 'conv*' --stats
     """
     from graph_restore.checkpoint.contents import list_tensors
-    from graph_restore.checkpoint.conversion import load_tensors
+    from graph_restore.checkpoint.opening import load_tensors
 
     with notes():
         tensors = load_tensors(checkpoint)

@@ -39,9 +39,15 @@ def command(checkpoint: str, as_json: bool) -> None:
 
 
 def _size(checkpoint: str) -> int:
+    """Bytes of all its files, for the bar; 0 where they do not lie on this disk."""
     from graph_restore.checkpoint.install import existing_files
+    from graph_restore.checkpoint.opening import weights_format
     from graph_restore.checkpoint.paths import find_checkpoint
+    from graph_restore.storage.files import is_local, plain_path
 
+    checkpoint = plain_path(checkpoint)
+    if weights_format(checkpoint) or not is_local(checkpoint):
+        return 0
     found = find_checkpoint(checkpoint)
     files = existing_files(found.prefix, 2) if found.version == 2 else found.files
     return sum(os.path.getsize(path) for path in files if os.path.exists(path))

@@ -33,7 +33,7 @@ def large(count: float) -> str:
 
 def source_facts(path: str, tensors: Mapping[str, LazyTensor]) -> dict[str, Any]:
     """Where tensors came from: path or prefix, version of the checkpoint (None for other files), files."""
-    from graph_restore.checkpoint.conversion import files_of
+    from graph_restore.checkpoint.opening import files_of
 
     return {
         "path": getattr(tensors, "prefix", path),
