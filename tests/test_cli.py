@@ -433,7 +433,7 @@ def test_a_bar_is_shown_on_a_terminal_when_there_is_much_to_write(
     stderr = _Terminal() if terminal else io.StringIO()
     monkeypatch.setattr(progress_module, "LARGE", limit)
     monkeypatch.setattr(sys, "stderr", stderr)
-    with progress_module.progress(gr.load(META).graph) as advance:
+    with progress_module.progress(gr.load(META)) as advance:
         if advance is not None:
             advance(1)
     assert (advance is not None) is shown
@@ -454,3 +454,43 @@ def test_a_file_from_the_command_line_runs_in_tensorflow(tmp_path: Path) -> None
         tf.import_graph_def(graph_def, name="")
         found = session.run("scores/out:0", model.oracle["feeds"])
     np.testing.assert_allclose(found, model.oracle["outputs"]["scores/out:0"], rtol=1e-5, atol=1e-6)
+
+
+# other formats
+
+
+def test_freeze_writes_packages_and_saved_models(tmp_path: Path) -> None:
+    for output, form in ((tmp_path / "x.pbmm", []), (tmp_path / "served", ["--format", "saved_model"])):
+        done = call("freeze", META, "--fetches", "y", "-o", str(output), *form)
+        assert done.exit_code == 0 and f"wrote      {output}, " in done.stdout
+        assert gr.load(output).source.format == (form[-1] if form else "memmapped")
+    refused = call("freeze", META, "--fetches", "y", "-o", str(tmp_path / "served"), "--format", "saved_model")
+    assert refused.exit_code == 1 and "--force" in refused.stderr
+    again = call("freeze", META, "--fetches", "y", "-o", str(tmp_path / "served"), "--format", "saved_model", "--force")
+    assert again.exit_code == 0
+
+
+EXPORTS = {
+    "saved_model": (["served", "--format", "saved_model", "--fetches", "y"], {"served/saved_model.pb"}),
+    "meta_graph": (["m", "--format", "meta_graph"], {"m.meta", "m.index"}),
+    "meta_graph by suffix": (["new/m.meta"], {"new/m.meta", "new/m.index"}),
+    "checkpoint": (["m", "--format", "checkpoint"], {"m.index", "m.data-00000-of-00001"}),
+    "graph_def": (["graph.pb"], {"graph.pb"}),
+}
+
+
+@pytest.mark.parametrize(("arguments", "files"), EXPORTS.values(), ids=EXPORTS)
+def test_export_writes(arguments: list[str], files: set[str], tmp_path: Path) -> None:
+    output, *options = arguments
+    done = call("export", META, "-o", str(tmp_path / output), *options)
+    assert done.exit_code == 0 and f"wrote {tmp_path / output}" in done.stdout
+    assert files <= {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    if output != "graph.pb":
+        refused = call("export", META, "-o", str(tmp_path / output), *options)
+        assert refused.exit_code == 1 and "--force" in refused.stderr
+        assert call("export", META, "-o", str(tmp_path / output), *options, "--force").exit_code == 0
+
+
+def test_export_cuts_saved_models_only(tmp_path: Path) -> None:
+    done = call("export", META, "-o", str(tmp_path / "x.pb"), "--fetches", "y")
+    assert done.exit_code == 2 and "--format saved_model" in done.stderr and not list(tmp_path.iterdir())

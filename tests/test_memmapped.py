@@ -67,6 +67,7 @@ def test_tensorflows_own_package_is_read() -> None:
     assert model.graph.materialize().node[1].attr["value"].tensor.tensor_content == struct.pack("<3f", 1, 2, 3)
 
 
+@pytest.mark.filterwarnings("ignore::graph_restore.GraphRestoreWarning")
 def test_what_was_frozen_lies_in_regions(tmp_path: Path) -> None:
     gr.export(_frozen(), tmp_path / "linear.pbmm", min_bytes=1)
     regions, graph_def = _parts(tmp_path / "linear.pbmm")
@@ -79,6 +80,7 @@ def test_what_was_frozen_lies_in_regions(tmp_path: Path) -> None:
     assert graph_def.versions == _frozen().graph.graph_def.versions
 
 
+@pytest.mark.filterwarnings("ignore::graph_restore.GraphRestoreWarning")
 def test_a_package_is_loaded_as_what_it_was_made_from(tmp_path: Path) -> None:
     frozen = _frozen()
     gr.export(frozen, tmp_path / "no-suffix", "memmapped", min_bytes=1)

@@ -50,7 +50,7 @@ def command(
     meta_graph   OUT.meta and the checkpoint OUT, for import_meta_graph
 
     \b
-    Example: graph-restore export run/model.ckpt-1000.meta -o served --format saved_model --fetches softmax
+    Example: graph-restore export run/model.ckpt.meta -o served --format saved_model --fetches y
     """
     from graph_restore.cli.output import refuse_to_overwrite, total_size, write
 

@@ -69,6 +69,8 @@ def command(
     """
     from graph_restore.cli.output import refuse_to_overwrite, report, write, write_kept, write_ops_header
 
+    if form is None and output.endswith(".meta"):
+        form = "graph_def"  # a frozen graph has nothing that a MetaGraph is for
     with notes() as note:
         before, frozen = _frozen(model, checkpoint, tags, choices)
         if not force and form != "saved_model":  # which sees to a directory that is there when it is written

@@ -20,18 +20,11 @@ from graph_restore import __version__
 from graph_restore.errors import GraphRestoreError
 
 _ARGUMENT = re.compile(
-<<<<<<< HEAD
-    r"\b(?P<name>fetches|feeds|tags|include|exclude|rename|cast|asset_dir|on_update|format|overwrite|allow_unsafe_ops)"
-    r"=(?:True|'(?P<value>\w+)')?"
-)
-VERBS = ("inspect", "check", "freeze", "export", "verify", "checkpoint")
-=======
     r"\b(?P<name>fetches|feeds|tags|include|exclude|rename|cast|asset_dir|on_update|format|keep_slices|overwrite|prefer|"
-    r"drop)=(?:True|'(?P<value>\w+)')?"
+    r"drop|allow_unsafe_ops)=(?:True|'(?P<value>\w+)')?"
 )
 _OPTIONS = {"overwrite": "force"}  # of another name than the argument
-VERBS = ("inspect", "check", "freeze", "export", "checkpoint")
->>>>>>> ckpt
+VERBS = ("inspect", "check", "freeze", "export", "verify", "checkpoint")
 
 
 def error_text(error: Exception) -> str:
