@@ -135,7 +135,9 @@ def _fill(session: Any, table: Any, keys: Array, values: Array) -> None:
     tf = tensorflow()
     is_handle = table.dtype == tf.resource
     make = tf.raw_ops.LookupTableImportV2 if is_handle else tf.raw_ops.LookupTableImport
-    session.run(make(table_handle=table, keys=tf.constant(keys), values=tf.constant(values)))
+    # through placeholders, since the keys of a dense table come as they were saved, of a rank that is refused otherwise
+    parts = [tf.compat.v1.placeholder(tf.as_dtype(part.dtype)) for part in (keys, values)]
+    session.run(make(table_handle=table, keys=parts[0], values=parts[1]), dict(zip(parts, (keys, values))))
 
 
 def _fitting(array: Array, dtype: Any) -> Array:

@@ -52,9 +52,12 @@ class Finder:
         self._parts = _partitions(variables, tensors)
         self._averages = {v.moving_average_of: v for v in variables if v.moving_average_of is not None}
         self._others: dict[str, list[Any]] = {}
+        self._restored: dict[str, str] = {}  # key to the variable that a restore op gives it to
         for saver in savers:
             for entry in saver.entries:
                 self._others.setdefault(entry.variable, []).append(entry)
+                if entry.authority == "restore op" and entry.variable is not None:
+                    self._restored[entry.key] = entry.variable
         self.import_prefix = self._imported_under(variables)
 
     def find(self, variable: Variable) -> tuple[Variable, str | None]:
@@ -84,7 +87,7 @@ class Finder:
             yield variable.checkpoint_key, variable.slice, variable.authority["checkpoint_key"]
         yield variable.name, None, "name"
         key = self._objects.key_of_variable(variable.name) if self._objects is not None else None
-        if key is not None:
+        if key is not None and self._restored.get(key, variable.name) == variable.name:
             yield key, None, "object graph"
         if variable.name in self._parts:
             yield *self._parts[variable.name], "name"
