@@ -63,7 +63,7 @@ def refuse_unsafe(model: Model, fetches: Sequence[str], fed: Iterable[str], asse
     """GraphRestoreError that lists what would run and do more than compute. `model` is cut already; tables that are
     filled from a file of its own, beside it, its checkpoint or in `asset_dir`, may read that file."""
     graph = model.graph
-    fillers = [name for name in graph.nodes if name in table_initializers(model)]
+    fillers = table_initializers(model)
     initializers = [variable.initializer for variable in model.variables if variable.initializer in graph.nodes]
     extra = [(name, -1) for name in (*fillers, *initializers) if name is not None]
     found = unsafe_nodes(graph, [*resolve(graph, fetches), *extra], resolve(graph, fed))
