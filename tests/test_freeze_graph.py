@@ -110,7 +110,6 @@ BAD_FILES = {
     "no node": ([TEXT, PREFIX, "--initializer_nodes=nowhere"], "Error: the graph has no node 'nowhere'"),
     "a saver that is none": ([TEXT, PREFIX, f"--input_saver={META}"], f"Error: {META}: this is no SaverDef"),
     "tags": ([f"--input_saved_model_dir={SAVED_MODEL}", "--saved_model_tags=a"], f"Error: {SAVED_MODEL}"),
-    "a variable left": ([TEXT, PREFIX, "--variable_names_denylist=b"], "Error: the lists of variable names leave b "),
 }
 
 
@@ -139,6 +138,28 @@ def test_devices_are_cleared_unless_told(tmp_path: Path) -> None:
         assert freeze_with(tmp_path / "frozen.pb", *flags, f"--clear_devices={cleared}") == 0
         devices = {node.device for node in gr.load(tmp_path / "frozen.pb").graph.graph_def.node}
         assert (devices == {""}) is cleared
+
+
+LISTS = {
+    "allowed, old": (["--variable_names_whitelist=w"], {"b"}),
+    "allowed, new": (["--variable_names_allowlist", "w"], {"b"}),
+    "denied, old": (["--variable_names_blacklist=w, b"], {"w", "b"}),
+    "denied, new": (["--variable_names_denylist=b"], {"b"}),
+    "both": (["--variable_names_whitelist=w,b", "--variable_names_denylist=w"], {"w"}),
+}
+
+
+@pytest.mark.parametrize(("flags", "kept"), LISTS.values(), ids=LISTS)
+def test_some_variables_stay(
+    flags: list[str], kept: set[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert freeze_with(tmp_path / "frozen.pb", TEXT, PREFIX, *flags) == 0
+    assert "stay variables; a saver of the graph restores them" in capsys.readouterr().err
+    model = gr.load(tmp_path / "frozen.pb")
+    assert set(model.variables.names()) == kept
+    restored = gr.restore(model, LINEAR / "model.ckpt")
+    assert all(variable.value is not None for variable in restored.variables)
+    assert all(model.graph.node(name).op == "Const" for name in {"w", "b"} - kept)
 
 
 # initializer nodes

@@ -424,6 +424,27 @@ def test_some_variables_left_as_they_are(tmp_path: Path) -> None:
     assert freeze(variable_names_denylist="no_such_variable") == everything
     assert len(everything.node) == 10
     expect_frozen(everything)
+    denied = freeze(variable_names_denylist="variable_node")
+    assert {node.op for node in denied.node} & VARIABLE_OPS == {"VariableV2"}
+    denied = freeze(variable_names_denylist="again/variable_node")
+    assert {node.op for node in denied.node} & VARIABLE_OPS == {"VarHandleOp"}
+
+
+def test_a_variable_left_as_it_is_in_nested_conds(tmp_path: Path) -> None:
+    """testConvertV2UnconvertedResourceNestedCase: the handle goes through both Ifs still, the others are values."""
+    import tensorflow.compat.v1 as tf
+
+    graph_def, fetches, feeds, answers = built(SESSIONS["with_v2_nested_cond"], tmp_path, True)
+    model = gr.restore(gr.load(graph_def), tmp_path / "model.ckpt")
+    frozen = gr.freeze(model, fetches, list(feeds), keep_variables=["y"])
+    left = frozen.graph.materialize()
+    assert [node.name for node in left.node if node.op == "VarHandleOp"] == ["y"]
+    (outer,) = [node for node in left.node if node.op in ("If", "StatelessIf")]
+    assert list(outer.attr["Tin"].list.type).count(tf.resource.as_datatype_enum) == 1
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.import_graph_def(tf.GraphDef.FromString(left.SerializeToString()), name="")
+        session.run("save/restore_all", {"save/Const:0": str(tmp_path / "model.ckpt")})
+        np.testing.assert_array_equal(session.run(fetches[0], feeds), answers[0])
 
 
 # -- convert_to_constants_test: functions, by way of TensorFlow 2's SavedModel -----------------------------------------

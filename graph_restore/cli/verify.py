@@ -22,13 +22,23 @@ def _shapes(context: click.Context, option: click.Parameter, values: tuple[str, 
     return found
 
 
-def after_freezing(before: Any, path: str, feeds: str | None, **options: Any) -> bool:
-    """Compare a model with the file it was frozen to, print the report, and say whether they agree."""
+ATOL, RTOL = 1e-6, 1e-5
+LOOSE = 1e-2  # both tolerances where weights were stored in half precision
+
+
+def after_freezing(
+    before: Any, frozen: Any, path: str, feeds: str | None, kept: str | None, asset_dir: str | None, loose: bool
+) -> bool:
+    """Compare a model with what it was frozen to at `path`, print the report, and say whether they agree. `kept`: the
+    checkpoint of variables that were kept."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from graph_restore.api import load
     from graph_restore.runtime.verify import verify
+    from graph_restore.transforms.restore import restore
 
-    found = verify(before, load(path), feeds, **options)
+    after = load(path) if kept is None else restore(load(path), kept)
+    atol, rtol = (LOOSE, LOOSE) if loose else (ATOL, RTOL)
+    found = verify(before, after, feeds, fetches=frozen.fetches, asset_dir=asset_dir, atol=atol, rtol=rtol)
     click.echo(f"verified   {found}")
     return found.ok
 
@@ -41,8 +51,8 @@ def after_freezing(before: Any, path: str, feeds: str | None, **options: Any) ->
 @options.names("--fetches", help="Outputs to compare [those of RESULT].")
 @click.option("--shape", "shapes", multiple=True, metavar="NAME=SIZES", callback=_shapes,
               help="Shape of a feed that is made up.")  # fmt: skip
-@click.option("--atol", type=float, default=1e-6, show_default=True, metavar="NUMBER", help="Absolute tolerance.")
-@click.option("--rtol", type=float, default=1e-5, show_default=True, metavar="NUMBER", help="Relative tolerance.")
+@click.option("--atol", type=float, default=ATOL, show_default=True, metavar="NUMBER", help="Absolute tolerance.")
+@click.option("--rtol", type=float, default=RTOL, show_default=True, metavar="NUMBER", help="Relative tolerance.")
 @click.option("--asset-dir", metavar="DIR", help="Where vocabulary files lie now.")
 @click.option("--allow-unsafe-ops", is_flag=True, help="Run ops that touch files or run code.")
 @options.as_json

@@ -63,7 +63,7 @@ def refuse_unsafe(model: Model, fetches: Sequence[str], fed: Iterable[str], asse
     """GraphRestoreError that lists what would run and do more than compute. `model` is cut already; tables that are
     filled from a file of its own, beside it, its checkpoint or in `asset_dir`, may read that file."""
     graph = model.graph
-    fillers = [name for name in graph.nodes if name in table_initializers(model)]
+    fillers = table_initializers(model)
     initializers = [variable.initializer for variable in model.variables if variable.initializer in graph.nodes]
     extra = [(name, -1) for name in (*fillers, *initializers) if name is not None]
     found = unsafe_nodes(graph, [*resolve(graph, fetches), *extra], resolve(graph, fed))
@@ -135,7 +135,9 @@ def _fill(session: Any, table: Any, keys: Array, values: Array) -> None:
     tf = tensorflow()
     is_handle = table.dtype == tf.resource
     make = tf.raw_ops.LookupTableImportV2 if is_handle else tf.raw_ops.LookupTableImport
-    session.run(make(table_handle=table, keys=tf.constant(keys), values=tf.constant(values)))
+    # through placeholders, since the keys of a dense table come as they were saved, of a rank that is refused otherwise
+    parts = [tf.compat.v1.placeholder(tf.as_dtype(part.dtype)) for part in (keys, values)]
+    session.run(make(table_handle=table, keys=parts[0], values=parts[1]), dict(zip(parts, (keys, values))))
 
 
 def _fitting(array: Array, dtype: Any) -> Array:

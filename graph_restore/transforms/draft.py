@@ -12,7 +12,8 @@ from typing import Any
 from graph_restore.errors import GraphRestoreWarning
 from graph_restore.graph import Graph, consumers
 from graph_restore.names import is_control, node_of, parse_tensor_name
-from graph_restore.protos import NodeDef
+from graph_restore.protos import NodeDef, TensorProto
+from graph_restore.tensor_proto import encode_head
 from graph_restore.tensors import LazyTensor
 
 Tensor = tuple[str, int]  # node name and output index
@@ -121,3 +122,13 @@ def control_inputs(node: Any) -> list[str]:
 def data_nodes(node: Any) -> Iterator[str]:
     """The names of the nodes a node takes tensors from."""
     return (node_of(item) for item in node.input if not is_control(item))
+
+
+def add_const(draft: Draft, name: str, tensor: LazyTensor) -> str:
+    """A new Const node holding `tensor`; returns its name."""
+    node = NodeDef(name=draft.free_name(name), op="Const")
+    node.attr["dtype"].type = tensor.data_type
+    node.attr["value"].tensor.CopyFrom(TensorProto.FromString(encode_head(tensor)))
+    draft.add(node)
+    draft.payloads[("", node.name)] = tensor
+    return str(node.name)

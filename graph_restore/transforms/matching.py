@@ -65,9 +65,12 @@ class Finder:
         self._averages = {v.moving_average_of: v for v in variables if v.moving_average_of is not None}
         self._others: dict[str, list[Any]] = {}
         self._import_prefix = import_prefix
+        self._restored: dict[str, str] = {}  # key to the variable that a restore op gives it to
         for saver in savers:
             for entry in saver.entries:
                 self._others.setdefault(entry.variable, []).append(entry)
+                if entry.authority == "restore op" and entry.variable is not None:
+                    self._restored[entry.key] = entry.variable
 
     def find(self, variable: Variable) -> Match | None:
         """The variable's tensor; None when this source has none."""
@@ -104,8 +107,9 @@ class Finder:
         yield variable.name, None, "name"
         if self._objects is not None:
             for key in (self._full_names.get(variable.name), self._objects.key_of_variable(variable.name)):
-                if key is not None and key in self._own_names:
-                    yield self._own_names[key], None, "object graph"
+                known = key is not None and key in self._own_names
+                if known and self._restored.get(str(key), variable.name) == variable.name:
+                    yield self._own_names[str(key)], None, "object graph"
             renamed_path = variable.name + VALUE_SUFFIX
             if self._tensors.get(renamed_path, (renamed_path,))[0] != renamed_path:
                 yield renamed_path, None, "object graph"

@@ -16,13 +16,15 @@ import numpy as np
 from graph_restore.dtypes import DataType, numpy_dtype, type_name
 from graph_restore.errors import FreezeError
 from graph_restore.model import Model
-from graph_restore.names import node_of, parse_tensor_name, tensor_name
-from graph_restore.protos import NodeDef, TensorProto
+from graph_restore.names import is_control, node_of, parse_tensor_name, tensor_name
+from graph_restore.protos import NodeDef
 from graph_restore.savers import RESTORE_OPS
 from graph_restore.storage.files import is_file, open_source
-from graph_restore.tensor_proto import encode_head
 from graph_restore.tensors import LazyTensor, lazy
-from graph_restore.transforms.draft import Draft, control_inputs
+from graph_restore.transforms.aliases import HANDLE_PASSING
+from graph_restore.transforms.draft import Draft, add_const, control_inputs
+from graph_restore.transforms.saved_tables import fill_saved
+from graph_restore.transforms.table_calls import lift_filler
 
 HASH_TABLES = frozenset({"HashTable", "HashTableV2"})
 MUTABLE_TABLES = frozenset(
@@ -44,9 +46,10 @@ def table_initializers(draft: Draft, model: Model, needed: set[str]) -> dict[str
     found: dict[str, list[str]] = {}
     for name, node in tables:
         fillers = [user.name for user, position in users[name] if position == 0 and _fills(draft, user)]
+        fillers = fillers or _lifted(draft, node, users[name])
         if node.op in MUTABLE_TABLES:
             _refuse_changes(draft, node, users[name], needed)
-            fillers = [_import_saved(draft, model, node)]
+            fillers = [fill_saved(draft, model, node)]
         if not fillers:
             raise FreezeError(
                 f"{name} ({node.op}) has no node that fills it; feed the tensors looked up in it",
@@ -54,6 +57,14 @@ def table_initializers(draft: Draft, model: Model, needed: set[str]) -> dict[str
             )
         found[name] = fillers[:1]
     return found
+
+
+def _lifted(draft: Draft, table: Any, users: Sequence[tuple[Any, int]]) -> list[str]:
+    """The node that fills a hash table inside of a function, copied out of it."""
+    if table.op not in HASH_TABLES:
+        return []
+    found = (lift_filler(draft, user, position, (_INITIALISERS | FROM_FILE).__contains__) for user, position in users)
+    return [name for name in found if name is not None][:1]
 
 
 def _refuse_changes(draft: Draft, table: Any, users: Sequence[tuple[Any, int]], needed: set[str]) -> None:
@@ -64,25 +75,6 @@ def _refuse_changes(draft: Draft, table: Any, users: Sequence[tuple[Any, int]], 
                 f"{user.name} ({user.op}) changes table {table.name} as the model runs; feed what is looked up in it",
                 nodes={user.name: f"changes table {table.name}"},
             )
-
-
-def _import_saved(draft: Draft, model: Model, table: Any) -> str:
-    """A new node that fills a mutable table with what the checkpoint holds for it; returns its name."""
-    if table.name not in model.tables:
-        raise FreezeError(
-            f"{table.name} ({table.op}) is filled while the model runs, and the checkpoint that was restored holds "
-            "nothing for it; restore one that does, or feed what is looked up in it",
-            nodes={table.name: "a mutable table without content"},
-        )
-    keys, values = model.tables[table.name]
-    name = draft.free_name(f"{table.name}/import")
-    inputs = [add_const(draft, f"{name}/{part}", tensor) for part, tensor in (("keys", keys), ("values", values))]
-    version = "V2" if table.op.endswith("V2") else ""
-    node = NodeDef(name=name, op=f"LookupTableImport{version}", input=[table.name, *inputs])
-    node.attr["Tin"].type, node.attr["Tout"].type = keys.data_type, values.data_type
-    draft.add(node)
-    draft.note(f"{table.name}: {keys.shape[0] if keys.shape else 0} entries of the checkpoint are put into the graph")
-    return name
 
 
 def _fills(draft: Draft, node: Any) -> bool:
@@ -99,17 +91,32 @@ def inline_tables(
     draft: Draft, model: Model, tables: dict[str, list[str]], self_initialising: bool, asset_dir: str | None
 ) -> None:
     """Give every filler of `tables` Const keys and values, and (if asked) every look-up a control input on it."""
-    users = draft.consumers() if tables else {}
     for table, fillers in tables.items():
         for filler in fillers:
             if draft.nodes[filler].op in FROM_FILE:
                 _read_file(draft, model, table, filler, asset_dir)
-        if self_initialising:
-            for user, position in users[table]:
-                if position == 0 and user.name not in fillers and user.op.startswith("LookupTable"):
-                    changed = draft.change(user.name)
-                    missing = [f"^{filler}" for filler in fillers if f"^{filler}" not in changed.input]
-                    changed.input.extend(missing)
+    if self_initialising and tables:
+        users = draft.consumers()
+        for table, fillers in tables.items():
+            _guard(draft, users, table, fillers)
+
+
+def _guard(draft: Draft, users: dict[str, list[tuple[Any, int]]], table: str, fillers: list[str]) -> None:
+    """Let whatever takes the table's handle wait until it is filled: look-ups, but also calls of functions that look
+    up, and the Switch or Enter through which it gets into a cond or loop."""
+    filling = draft.ancestors(fillers)
+    waiting, seen = [table], set()
+    while waiting:
+        name = waiting.pop()
+        seen.add(name)
+        for user, position in users[name]:
+            if is_control(user.input[position]) or user.name in seen:
+                continue
+            if user.name not in filling:
+                changed = draft.change(user.name)
+                changed.input.extend(f"^{filler}" for filler in fillers if f"^{filler}" not in changed.input)
+            elif user.op in HANDLE_PASSING:
+                waiting.append(user.name)
 
 
 def init_node(draft: Draft, wanted: str | None, tables: dict[str, list[str]]) -> str | None:
@@ -149,21 +156,12 @@ def _read_file(draft: Draft, model: Model, table: str, filler: str, asset_dir: s
     draft.note(f"{filler}: {keys.size} entries of {path} are put into the graph")
 
 
-def add_const(draft: Draft, name: str, tensor: LazyTensor) -> str:
-    """A new Const node holding `tensor`; returns its name."""
-    node = NodeDef(name=draft.free_name(name), op="Const")
-    node.attr["dtype"].type = tensor.data_type
-    node.attr["value"].tensor.CopyFrom(TensorProto.FromString(encode_head(tensor)))
-    draft.add(node)
-    draft.payloads[("", node.name)] = tensor
-    return str(node.name)
-
-
 def find_asset(draft: Draft, model: Model, filename_tensor: str, asset_dir: str | None, user: str) -> str:
     """The path of the file a filename tensor names: as recorded, or by its name beside the model or its checkpoint.
 
     FreezeError that lists where was looked when it is nowhere.
     """
+    filename_tensor = _behind_variable(draft, filename_tensor)
     recorded = _recorded_name(draft, filename_tensor)
     full_name = tensor_name(*parse_tensor_name(filename_tensor))
     base = os.path.basename(recorded.replace("\\", "/")) if recorded else ""
@@ -181,6 +179,16 @@ def find_asset(draft: Draft, model: Model, filename_tensor: str, asset_dir: str 
         f"the directory it is in now (looked for {', '.join(dict.fromkeys(paths)) or 'nothing'})",
         nodes={user: "its asset file is missing"},
     )
+
+
+def _behind_variable(draft: Draft, name: str) -> str:
+    """The tensor that a variable is set to, where a file's name is read off one, as TensorFlow 2 has it."""
+    node = draft.nodes.get(node_of(name))
+    if node is not None and node.op == "ReadVariableOp" and node.input:
+        users = draft.graph.consumers[node_of(node.input[0])]
+        given = [user.input[1] for user, position in users if user.op == "AssignVariableOp" and position == 0]
+        return str(given[0]) if len(given) == 1 else name
+    return name
 
 
 def _folders(model: Model) -> Iterator[str]:
