@@ -334,6 +334,9 @@ def test_options_are_checked(options: dict[str, Any], message: str) -> None:
 
 def test_constants() -> None:
     frozen = gr.freeze(_restored("convnet/tf1.15.5-v2"), "scores/out", "images", constants={"is_training:0": 0})
+    assert "is_training" not in frozen.graph.nodes, "no branch is left that needs it"
+    assert not {"Switch", "Merge"} & {node.op for node in frozen.graph.nodes.values()}
+    frozen = gr.freeze(_restored("convnet/tf1.15.5-v2"), ["scores/out", "is_training"], constants={"is_training": 0})
     node = frozen.graph.node("is_training")
     assert node.op == "Const" and frozen.graph.value(node).read().tolist() is False
     words = gr.freeze(_restored("string_mapping/tf1.4.1-v2"), "ids", constants={"words": [b"elm", "yew"]})
@@ -342,6 +345,41 @@ def test_constants() -> None:
         gr.freeze(_restored("linear/tf1.4.1-v2"), "y", constants={"y": 1})
     with pytest.raises(gr.NodeNotFoundError, match="no node 'z'"):
         gr.freeze(_restored("linear/tf1.4.1-v2"), "y", constants={"z": 1})
+
+
+@pytest.mark.parametrize(("name", "value", "expected"), [
+    ("is_training", "false", False),
+    ("is_training", "True", True),
+    ("is_training", 1, True),
+    ("is_training", "no", "is_training is a placeholder of bool, and cannot be 'no'"),
+    ("is_training", 0.5, "cannot be 0.5"),
+    ("is_training", [True], r"a value of shape \[\] is expected, and \[1\] is given"),
+    ("keep_prob", "0.25", 0.25),
+    ("keep_prob", None, "cannot be None"),
+])  # fmt: skip
+def test_values_of_constants(name: str, value: Any, expected: Any) -> None:
+    model = _restored("convnet/tf1.15.5-v2")
+    if isinstance(expected, str):
+        with pytest.raises(gr.FreezeError, match=expected):
+            gr.freeze(model, name, constants={name: value})
+    else:
+        frozen = gr.freeze(model, name, constants={name: value})
+        assert frozen.graph.value(frozen.graph.node(name)).read() == expected
+
+
+@pytest.mark.parametrize("one", [one for one in cases("convnet")], ids=lambda one: one.id)
+def test_only_the_branch_taken_needs_values(one: Case) -> None:
+    model = gr.restore(_load(one.graph_pb), one.prefix, exclude=["norm/moving_variance"])
+    options: dict[str, Any] = {"constants": {"is_training": True}, "on_update": "initial"}
+    assert gr.freeze(model, "scores/out", **options).graph.nodes
+    with pytest.raises(gr.FreezeError, match="norm/moving_variance"):
+        gr.freeze(model, "scores/out", constants={"is_training": False})
+
+
+def test_a_fetch_in_the_other_branch_has_no_value() -> None:
+    with pytest.raises(gr.FreezeError, match=r"cond/mul:0 never has a value.* given left") as caught:
+        gr.freeze(_restored("cond/tf1.4.1-v2"), ["y", "cond/mul"], constants={"left": True})
+    assert list(caught.value.nodes) == ["cond/mul"]
 
 
 # -- tables -----------------------------------------------------------------------------------------------------------

@@ -32,6 +32,15 @@ def _renaming(context: click.Context, option: click.Parameter, values: tuple[str
     return {old: new for old, _, new in pairs} or None
 
 
+def _assignments(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, str] | None:
+    pairs = [value.partition("=") for value in values]
+    if not all(name and sign for name, sign, _ in pairs):
+        raise click.BadParameter("NAME=VALUE")
+    return {name: value for name, _, value in pairs} or None
+
+
+constants = click.option("--set", "constants", multiple=True, metavar="NAME=VALUE", callback=_assignments,
+                         help="A value the placeholder NAME always has.")  # fmt: skip
 rename = click.option("--rename", multiple=True, metavar="KEY=NAME", callback=_renaming,
                       help="Other names for keys or scopes/, or auto.")  # fmt: skip
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

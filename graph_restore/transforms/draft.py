@@ -51,6 +51,10 @@ class Draft:
         self._own.add(node.name)
         return node
 
+    def function(self, name: str) -> Any:
+        """The FunctionDef of that name, one of this transform's making first; None where there is none."""
+        return self.functions.get(name) or self.graph.functions.get(name)
+
     def free_name(self, name: str) -> str:
         """`name`, or `name_1` and so on where that is taken."""
         number, free = 0, name
@@ -89,6 +93,14 @@ class Draft:
     def data_inputs(self, node: Any) -> list[Tensor]:
         """The tensors a node takes."""
         return [parse_tensor_name(item) for item in node.input if not is_control(item)]
+
+    def with_functions(self) -> Draft:
+        """A draft whose graph has the functions this one made, so that their calls can be looked into."""
+        if not self.functions:
+            return self
+        result = Draft(self.finish())
+        result.notes = self.notes
+        return result
 
     def finish(self) -> Graph:
         """The draft as a Graph."""

@@ -1,0 +1,85 @@
+"""constants=: placeholders that always have one value."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from graph_restore.dtypes import DataType, numpy_dtype, type_name
+from graph_restore.errors import FreezeError
+from graph_restore.graph import tensor_attr
+from graph_restore.names import parse_tensor_name
+from graph_restore.protos import NodeDef
+from graph_restore.transforms.draft import Draft
+from graph_restore.transforms.feeds import output_shape
+from graph_restore.variables import Shape, shapes_agree
+
+SCALAR_SHAPES_SINCE = 22  # GraphDef version; before it, a placeholder's empty shape means an unknown one
+
+
+def set_constants(draft: Draft, constants: Mapping[str, Any]) -> set[str]:
+    """Turn placeholders into Consts; gives their node names. FreezeError for what is none or cannot have the value."""
+    done = set()
+    for name, value in constants.items():
+        node = draft.graph.node(name)
+        if not node.op.startswith("Placeholder") or parse_tensor_name(name)[1]:
+            raise FreezeError(
+                f"constants= takes placeholders; {node.name} is a {node.op}", nodes={node.name: "no placeholder"}
+            )
+        number = node.attr["dtype"].type
+        array = _fitting(node, value, draft.graph.graph_def.versions.producer)
+        draft.add(constant_node(node.name, number, array))
+        done.add(node.name)
+    return done
+
+
+def constant_node(name: str, data_type: int, value: Any, controls: Sequence[str] = ()) -> Any:
+    """A Const node of a small value."""
+    const = NodeDef(name=name, op="Const", input=controls)
+    const.attr["dtype"].type = data_type
+    array = value if data_type == DataType.DT_STRING else np.asarray(value).astype(numpy_dtype(data_type))
+    const.attr["value"].CopyFrom(tensor_attr(array))
+    return const
+
+
+def _fitting(node: Any, value: Any, producer: int) -> Any:
+    """The value in the placeholder's type; text is read as JSON where the placeholder does not take strings."""
+    number = node.attr["dtype"].type
+    is_text = number == DataType.DT_STRING
+    found = np.asarray(value, object) if is_text else _converted(node, value, numpy_dtype(number))
+    stated = _stated_shape(node, producer)
+    if not shapes_agree(stated, found.shape):
+        raise FreezeError(
+            f"{node.name} cannot be {value!r}: a value of shape {list(stated or ())} is expected, and "
+            f"{list(found.shape)} is given",
+            nodes={node.name: "another shape"},
+        )
+    return value if is_text else found
+
+
+def _stated_shape(node: Any, producer: int) -> Shape:
+    own = node.attr["shape"].shape if "shape" in node.attr else None
+    if own is not None and producer >= SCALAR_SHAPES_SINCE and not own.dim and not own.unknown_rank:
+        return ()
+    shape = output_shape(node, 0)
+    return None if shape.unknown_rank else tuple(dim.size if dim.size >= 0 else None for dim in shape.dim)
+
+
+def _converted(node: Any, value: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    try:
+        array = np.asarray(json.loads(value.lower()) if isinstance(value, str) else value)
+        if array.dtype.kind not in "biufcV":
+            raise ValueError
+        converted = array.astype(dtype)
+        exact = array.dtype.kind in "fcV" and converted.dtype.kind in "fcV"
+        if not exact and not (converted.astype(array.dtype) == array).all():
+            raise ValueError
+    except (ValueError, TypeError):
+        raise FreezeError(
+            f"{node.name} is a placeholder of {type_name(node.attr['dtype'].type)}, and cannot be {value!r}",
+            nodes={node.name: "another type"},
+        ) from None
+    return converted

@@ -1,0 +1,182 @@
+"""Variables become Consts of the same name, and what reads them takes values.
+
+1. Each variable that is still needed becomes a Const, its value left where it is on disk.
+2. Reads of handles become Identity, gathers plain gathers; ops that pass references on become those that pass tensors.
+3. A test whether a variable is initialised becomes true. What takes a handle and has no plain form is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from graph_restore.dtypes import REF_OFFSET, DataType
+from graph_restore.errors import FreezeError, UnsupportedFormatError, near_names
+from graph_restore.graph import tensor_attr
+from graph_restore.names import node_of
+from graph_restore.protos import NodeDef, TensorProto
+from graph_restore.tensor_proto import encode_head
+from graph_restore.transforms.aliases import INITIALISED_TESTS, Aliases, find_aliases
+from graph_restore.transforms.captures import Captures, argument_of, is_call
+from graph_restore.transforms.draft import Draft, Tensor, control_inputs
+from graph_restore.transforms.hidden import check_nothing_lost
+from graph_restore.transforms.updates import Updates
+from graph_restore.variables import VARIABLE_OPS, Variable, Variables
+
+_PLAIN = {
+    "RefSwitch": "Switch", "RefMerge": "Merge", "RefEnter": "Enter", "RefExit": "Exit",
+    "RefNextIteration": "NextIteration", "RefIdentity": "Identity",
+}  # fmt: skip
+
+
+def freeze_variables(
+    draft: Draft, variables: Variables, targets: list[Tensor], roots: set[str], on_update: str
+) -> None:
+    """Leave no variable in a draft that has been cut to `roots`; FreezeError for what cannot be frozen."""
+    present = [variable for variable in variables if _is_variable(draft, variable.name)]
+    aliases = find_aliases(draft, present)
+    former = dict(draft.nodes)
+    updates = {access.node for access in aliases.accesses if access.updates}
+    values = Updates(draft, aliases, targets, present).settle(on_update) if updates else {}
+    if updates:
+        draft.keep(draft.ancestors(roots))
+        check_nothing_lost(draft, former, updates - values.keys())
+    needed = [variable for variable in present if variable.name in draft.nodes]
+    _require_values(needed, variables)
+    read = [variable for variable in present if variable.name in draft.nodes or variable.name in values.values()]
+    if updates:
+        aliases = find_aliases(draft, read, values)  # one that is overwritten first is read, and not needed itself
+    _turn_readers(draft, aliases, {variable.name: variable for variable in read})
+    for variable in needed:
+        _turn_into_const(draft, variable)
+    for name in [name for name, node in draft.nodes.items() if node.op in _PLAIN and not _stays_reference(draft, node)]:
+        draft.change(name).op = _PLAIN[draft.nodes[name].op]
+    draft.keep(draft.ancestors(roots))
+
+
+def _stays_reference(draft: Draft, node: Any) -> bool:
+    """Whether an op that passes references on passes one that is no variable's: old stacks and tables are references
+    as well."""
+    seen = set()
+    while node.op in {*_PLAIN, *_PLAIN.values()} and node.name not in seen:  # some may be turned already
+        seen.add(node.name)
+        node = draft.nodes[node_of(node.input[0])]
+    try:
+        return draft.graph.ops.output_types(node)[0] > REF_OFFSET
+    except (UnsupportedFormatError, IndexError):
+        return False
+
+
+def _is_variable(draft: Draft, name: str) -> bool:
+    return name in draft.nodes and draft.nodes[name].op in VARIABLE_OPS
+
+
+def _require_values(needed: list[Variable], variables: Variables) -> None:
+    """FreezeError that names every needed variable without a value, and what the checkpoint has instead."""
+    without = [variable for variable in needed if variable.value is None]
+    if not without:
+        return
+    have = [variable.checkpoint_key or variable.name for variable in variables if variable.value is not None]
+    lines = []
+    for variable in without:
+        key = variable.checkpoint_key or variable.name
+        near = near_names(key, have)
+        lines.append(f"  {variable.name}: no value, expected under key {key}" + (f"; near: {near}" if near else ""))
+    nothing = not have
+    raise FreezeError(
+        f"{len(without)} variables that the fetches need have no value"
+        + (" (restore the model first)" if nothing else "")
+        + ":\n"
+        + "\n".join(lines)
+        + ("" if nothing else "\npass rename= or another checkpoint to restore, or feed what they compute"),
+        variables=[variable.name for variable in without],
+    )
+
+
+def _turn_into_const(draft: Draft, variable: Variable) -> None:
+    assert variable.value is not None
+    const = NodeDef(name=variable.name, op="Const", device=draft.nodes[variable.name].device)
+    const.attr["dtype"].type = variable.data_type
+    head = encode_head(variable.value)
+    const.attr["value"].tensor.CopyFrom(TensorProto.FromString(head))
+    const.attr["value"].tensor.dtype = variable.data_type
+    draft.add(const)
+    draft.payloads[("", variable.name)] = variable.value
+
+
+def _turn_readers(draft: Draft, aliases: Aliases, variables: Mapping[str, Variable]) -> None:
+    """Give every node that takes or passes a handle or reference its form for plain tensors."""
+    calls: dict[str, dict[int, int]] = {}
+    for access in aliases.accesses:
+        variable = variables[access.variable]
+        node = draft.nodes[access.node]
+        if node.op in INITIALISED_TESTS:
+            _turn_into_true(draft, node)
+        elif is_call(node, draft.graph.functions):
+            calls.setdefault(node.name, {})[argument_of(node, access.position)] = variable.data_type
+        elif variable.kind == "resource":
+            _turn_handle_reader(draft, node, variable)
+    _turn_calls(draft, calls)
+    for (name, _), owner in aliases.tensors.items():
+        variable = variables[owner]
+        if variable.kind == "resource" and name != owner and "T" in draft.nodes[name].attr:
+            draft.change(name).attr["T"].type = variable.data_type
+
+
+def _turn_calls(draft: Draft, calls: Mapping[str, Mapping[int, int]]) -> None:
+    """Give calls that take handles functions that take values."""
+    captures = Captures(draft.graph.functions, draft.payloads)
+    for name, types in calls.items():
+        captures.turn(draft.change(name), types)
+    draft.functions.update(captures.functions)
+    draft.payloads.update(captures.payloads)
+
+
+def _turn_into_true(draft: Draft, node: Any) -> None:
+    true = NodeDef(name=node.name, op="Const", device=node.device, input=control_inputs(node))
+    true.attr["dtype"].type = DataType.DT_BOOL
+    true.attr["value"].CopyFrom(tensor_attr(np.bool_(True)))
+    draft.add(true)
+
+
+def _turn_handle_reader(draft: Draft, node: Any, variable: Variable) -> None:
+    changed = draft.change(node.name)  # attrs are read off the copy: asking a message for one that is not set sets it
+    indices = changed.attr["Tindices"].type if "Tindices" in changed.attr else DataType.DT_INVALID
+    if node.op == "ReadVariableOp":
+        _become(changed, "Identity", {"T": variable.data_type})
+    elif node.op == "ResourceGather":
+        if changed.attr["batch_dims"].i:
+            axis = draft.free_name(f"{node.name}/axis")
+            const = NodeDef(name=axis, op="Const")
+            const.attr["dtype"].type = DataType.DT_INT32
+            const.attr["value"].CopyFrom(tensor_attr(np.int32(changed.attr["batch_dims"].i)))
+            draft.add(const)
+            batch_dims = changed.attr["batch_dims"].i
+            changed.input.insert(2, axis)
+            _become(
+                changed, "GatherV2", {"Tparams": variable.data_type, "Tindices": indices, "Taxis": DataType.DT_INT32}
+            )
+            changed.attr["batch_dims"].i = batch_dims
+        else:
+            _become(changed, "Gather", {"Tparams": variable.data_type, "Tindices": indices})
+    elif node.op == "ResourceGatherNd":
+        _become(changed, "GatherNd", {"Tparams": variable.data_type, "Tindices": indices})
+    elif node.op == "VariableShape":
+        out_type = changed.attr["out_type"].type or DataType.DT_INT32
+        _become(changed, "Shape", {"T": variable.data_type, "out_type": out_type})
+    elif node.op not in ("Add", "AddV2", "Sub"):  # those are updates that were turned into their values
+        raise FreezeError(
+            f"{node.name} ({node.op}) takes the handle of variable {variable.name}, and no op on its value can stand "
+            "for that; feed its outputs, or fetch something before it",
+            nodes={node.name: f"takes the handle of {variable.name}"},
+        )
+
+
+def _become(node: Any, op: str, types: Mapping[str, int]) -> None:
+    node.op = op
+    for name in [name for name in node.attr if name != "_class" and not name.startswith("_output")]:
+        del node.attr[name]
+    for name, number in types.items():
+        node.attr[name].type = number
