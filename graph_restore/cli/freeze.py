@@ -21,6 +21,7 @@ FORMATS = ("graph_def", "graph_def_text", "memmapped", "saved_model")
 @options.names("--fetches", help="Tensors wanted [the signature's, or the one output].")
 @options.names("--feeds", help="Tensors to feed; the graph is cut there.")
 @options.constants
+@click.option("--inference", is_flag=True, help="Batch norm and dropout as in use, not training.")
 @options.tags
 @click.option("--moving-averages", is_flag=True, help="Take averaged values where there are any.")
 @options.names("--include", help="Restore these variables only: names or globs.")

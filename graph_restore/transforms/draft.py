@@ -105,7 +105,11 @@ class Draft:
     def finish(self) -> Graph:
         """The draft as a Graph."""
         graph = self.graph.replaced(self.nodes.values(), self.payloads)
-        graph.graph_def.library.function.extend(self.functions.values())
+        library = graph.graph_def.library.function
+        for position in reversed(range(len(library))):
+            if library[position].signature.name in self.functions:
+                del library[position]
+        library.extend(self.functions.values())
         return graph
 
 

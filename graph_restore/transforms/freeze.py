@@ -1,6 +1,7 @@
 """freeze: a graph without variables that computes what the first run after restoring would.
 
-1. Functions older than TensorFlow 1.0 are brought to today's form; the graph is cut at the feeds and to the fetches.
+1. Functions older than TensorFlow 1.0 are brought to today's form; the graph is cut at the feeds and to the fetches;
+   what given constants settle is settled (see `conditions`), and training forms are turned if asked (see `inference`).
 2. In-graph updates are settled (see `updates`), so that every variable left is only read.
 3. Each variable becomes a Const of the same name, its value left where it is on disk; reads of handles become Identity,
    gathers plain gathers; ops that pass references on become those that pass tensors on.
@@ -25,6 +26,7 @@ from graph_restore.transforms.fetches import choose
 from graph_restore.transforms.finish import checked, clean, still_valid
 from graph_restore.transforms.former import name_former_constants
 from graph_restore.transforms.functions import modern_functions
+from graph_restore.transforms.inference import turn_to_inference
 from graph_restore.transforms.partial import initializer_nodes, kept_variables, others, with_kept
 from graph_restore.transforms.precision import PRECISIONS, reduce_precision
 from graph_restore.transforms.selection import Selection
@@ -41,6 +43,7 @@ def freeze(
     feeds: str | Iterable[str] | None = None,
     *,
     constants: Mapping[str, Any] | None = None,
+    inference: bool = False,
     tables: str = "inline",
     asset_dir: str | None = None,
     on_update: str = "error",
@@ -51,8 +54,9 @@ def freeze(
     """A model whose graph computes `fetches` from `feeds` without variables, values still on disk.
 
     `fetches`, `feeds`: node or tensor names; by default the signature's, else the one sensible candidate. `constants`:
-    placeholder to the value it always has. `tables`: "inline" lets look-ups initialise their tables, "init_op" leaves
-    that to the result's `init_op`. `asset_dir`: where vocabulary files are now. `on_update`: "error", or "initial" to
+    placeholder to the value it always has; branches that are not taken then are gone. `inference`: batch norm and
+    dropout in training form take their inference form. `tables`: "inline" lets look-ups initialise their tables,
+    "init_op" leaves that to the result's `init_op`. `asset_dir`: where vocabulary files are now. `on_update`: "error", or "initial" to
     take restored values where an update in the graph makes the result uncertain. `keep_devices`: keep node devices.
     `precision`: "float16" or "bfloat16" to store weights so, inputs and outputs staying as they are (see `precision`).
     `keep_variables`: those that stay variables, in the forms that `restore` takes for `include` (see `partial`).
@@ -73,6 +77,8 @@ def freeze(
     cut_feeds(draft, sources, targets)
     fold_conditions(draft, given - {name for name, _ in sources}, targets)
     draft = draft.with_functions()
+    if inference:
+        draft = turn_to_inference(draft, graph.nodes, model.variables, targets)
     cut_pipelines(draft, targets)
     roots = {name for name, _ in [*targets, *sources]}
     fillers = table_initializers(draft, model, draft.ancestors(roots))

@@ -7,6 +7,7 @@ signature's outputs to such names. See the comments in tensorflow/core/framework
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from graph_restore.errors import UnsupportedFormatError
@@ -78,7 +79,7 @@ def reachable_functions(graph: Graph) -> Graph:
     library = graph.graph_def.library
     if not library.function:
         return graph
-    called = _called(graph)
+    called = called_by(graph, graph.graph_def.node)
     if len(called) == len(library.function) and not _has_stale_attrs(library):
         return graph
     result = GraphDef()
@@ -106,7 +107,8 @@ def _drop_stale(function: Any) -> None:
             del node.attr["_output_shapes"]
 
 
-def _called(graph: Graph) -> set[str]:
+def called_by(graph: Graph, nodes: Iterable[Any]) -> set[str]:
+    """The library functions that nodes call, directly or through others; their gradients and alternatives as well."""
     functions = graph.functions
     interfaces: dict[bytes, list[str]] = {}
     for name, function in functions.items():
@@ -114,7 +116,7 @@ def _called(graph: Graph) -> set[str]:
             function.attr["api_implements"].s if "api_implements" in function.attr else b"", []
         ).append(name)
     gradients = {item.function_name: item.gradient_func for item in graph.graph_def.library.gradient}
-    waiting = [name for node in graph.graph_def.node for name in _names_called(node)]
+    waiting = [name for node in nodes for name in _names_called(node)]
     called: set[str] = set()
     while waiting:
         name = waiting.pop()
