@@ -15,7 +15,8 @@ from graph_restore.transforms.draft import Tensor
 from graph_restore.transforms.pattern import PASSING, Pattern
 from graph_restore.variables import VARIABLE_OPS
 
-CORE_PASSING = frozenset({*PASSING, "Squeeze", "Reshape", "ExpandDims", "Cast", "Switch", "Merge"})
+CORE_PASSING = frozenset({*PASSING, "Squeeze", "Reshape", "ExpandDims", "Cast", "Switch"})
+_CHOICES = {"Merge": 0, "Select": 1, "SelectV2": 1}  # op to the first input it may pass on
 _REDUCTIONS = ("Mean", "Sum")
 _ARITHMETIC = frozenset(
     {*PASSING, "Add", "AddV2", "Sub", "Mul", "Square", "RealDiv", "Div", "Squeeze", "Reshape", "Cast", "Maximum"}
@@ -43,8 +44,8 @@ class Statistics:
             if node is None or tensor in seen:
                 continue
             seen.add(tensor)
-            if node.op == "Merge":
-                waiting.extend(self._pattern.inputs(node))
+            if node.op in _CHOICES:
+                waiting.extend(self._pattern.inputs(node)[_CHOICES[node.op] :])
             elif node.op in CORE_PASSING and node.input:
                 waiting.append(node.input[0])
             elif node.op == "Mul" and (fused := self._corrected(node)):

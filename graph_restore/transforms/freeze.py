@@ -56,8 +56,9 @@ def freeze(
     `fetches`, `feeds`: node or tensor names; by default the signature's, else the one sensible candidate. `constants`:
     placeholder to the value it always has; branches that are not taken then are gone. `inference`: batch norm and
     dropout in training form take their inference form. `tables`: "inline" lets look-ups initialise their tables,
-    "init_op" leaves that to the result's `init_op`. `asset_dir`: where vocabulary files are now. `on_update`: "error", or "initial" to
-    take restored values where an update in the graph makes the result uncertain. `keep_devices`: keep node devices.
+    "init_op" leaves that to the result's `init_op`. `asset_dir`: where vocabulary files are now. `on_update`: "error",
+    or "initial" to take restored values where an update in the graph makes the result uncertain. `keep_devices`: keep
+    node devices.
     `precision`: "float16" or "bfloat16" to store weights so, inputs and outputs staying as they are (see `precision`).
     `keep_variables`: those that stay variables, in the forms that `restore` takes for `include` (see `partial`).
 

@@ -1,7 +1,8 @@
 """inference=True: what is there for training only takes the form it has when the model is used.
 
 1. Batch norm normalises by its moving averages (see `batch_norm`), 2. dropout lets its input pass (see `dropout`), in
-the graph and in the bodies of its functions. 3. Other random ops are left, with a word: they may be what the model does.
+the graph and in the bodies of its functions. 3. Other random ops, and other sums and means over the batch, are left,
+with a word: they may be what the model does.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graph_restore.transforms.batch_norm import BatchNorms, Shapes
+from graph_restore.transforms.batch_statistics import Statistics
 from graph_restore.transforms.bodies import Body
 from graph_restore.transforms.draft import Draft, Tensor
 from graph_restore.transforms.dropout import remove_dropout
 from graph_restore.transforms.functions import called_by
 from graph_restore.transforms.moving_averages import FUSED
+from graph_restore.transforms.pattern import Pattern
 from graph_restore.variables import Variables
 
 _RANDOM = ("Random", "StatelessRandom", "TruncatedNormal", "ParameterizedTruncatedNormal", "Multinomial")
@@ -39,6 +42,7 @@ def turn_to_inference(
         _turn_function(draft, name)
     draft = draft.with_functions()
     _tell_randomness(draft, fetched)
+    _tell_statistics(draft, fetched)
     return draft
 
 
@@ -81,6 +85,14 @@ def _tell_randomness(draft: Draft, fetched: Sequence[str]) -> None:
             found += [f"{function}/{node.name} ({node.op})"] if _is_random(node) else []
     if found:
         draft.note(f"the outputs are random still, by ops that are no dropout: {_listed(found)}")
+
+
+def _tell_statistics(draft: Draft, fetched: Sequence[str]) -> None:
+    needed = draft.ancestors(fetched, data_only=True)
+    statistics = Statistics(Pattern(draft.graph, draft.nodes, draft.payloads))
+    found = [name for name, node in draft.nodes.items() if name in needed and statistics.is_over_batch(node)]
+    if found:
+        draft.note(f"the outputs still depend on sums or means over the batch (axis 0): {_listed(found)}")
 
 
 def _is_random(node: Any) -> bool:

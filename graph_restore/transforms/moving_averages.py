@@ -7,7 +7,8 @@ With V the variable, m what is averaged and any share c:
 3. `Assign(V, V * d + m * c)`, the shares known to add up to 1 or one of them written as 1 minus the other; `Assign(V,
    V - (V - m) * c)`;
 4. `Assign(V, m)` where m comes from a fused batch norm that is given V itself (it does the averaging inside);
-5. zero debias: `AssignSub(V, V - B / n)` where B is a variable that case 1 finds: m is averaged by V, not by B.
+5. zero debias: `AssignSub(V, V - B / n)`, since 1.14 `Assign(V, B / n)`, where B is a variable that case 1 finds: m is
+   averaged by V, not by B.
 Cases 1 to 4 for reference and for resource variables.
 """
 
@@ -132,12 +133,14 @@ def _add_up(pattern: Pattern, one: str, other: str) -> bool:
 
 
 def _corrected(pattern: Pattern, node: Any, variable: str) -> str | None:
-    """The variable B, if the node is AssignSub(V, V - B / n)."""
-    change = pattern.source(node.input[1], _SEEN_THROUGH)
-    if node.op not in _SUBTRACTS or change is None or change.op != "Sub":
+    """The variable B, if the node is AssignSub(V, V - B / n) or Assign(V, B / n)."""
+    quotient = pattern.source(node.input[1], _SEEN_THROUGH)
+    if node.op in _SUBTRACTS and quotient is not None and quotient.op == "Sub":
+        whole, part = pattern.inputs(quotient)
+        quotient = pattern.source(part, _SEEN_THROUGH) if _is_variable(pattern, whole, variable) else None
+    elif node.op not in _ASSIGNS:
         return None
-    quotient = pattern.source(change.input[1], _SEEN_THROUGH)
-    if not _is_variable(pattern, change.input[0], variable) or quotient is None or quotient.op not in _QUOTIENTS:
+    if quotient is None or quotient.op not in _QUOTIENTS:
         return None
     biased = pattern.source(quotient.input[0], {*_SEEN_THROUGH, *_SUBTRACTS})
     return pattern.variable(quotient.input[0]) or (pattern.variable(biased.name) if biased is not None else None)

@@ -21,6 +21,7 @@ import graphs  # noqa: E402,F401
 import networks  # noqa: E402,F401
 import state  # noqa: E402,F401
 import tables  # noqa: E402,F401
+import training  # noqa: E402,F401
 import updates  # noqa: E402,F401
 from model import RECIPES, versions_for  # noqa: E402
 from recording import Recording  # noqa: E402
