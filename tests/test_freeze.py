@@ -382,6 +382,40 @@ def test_a_fetch_in_the_other_branch_has_no_value() -> None:
     assert list(caught.value.nodes) == ["cond/mul"]
 
 
+@pytest.mark.filterwarnings("ignore::graph_restore.GraphRestoreWarning")
+@pytest.mark.parametrize("one", cases("mlp"), ids=lambda one: one.id)
+def test_fetches_that_train_save_or_report_are_left_away(one: Case) -> None:
+    model = gr.restore(_load(one.graph_pb), one.prefix)
+    update = next(name for name, node in model.graph.nodes.items() if node.op == "ApplyAdam")
+    wanted = {  # Adam counts steps once the gradients are applied
+        "Adam": "part of an optimizer (AssignAdd)", update: "part of an optimizer (ApplyAdam)",
+        "Adam/Assign": "part of an optimizer (Assign)", "Adam/update": "part of an optimizer (NoOp)",
+        "save/control_dependency": "part of a saver (Identity)", "save/Assign": "part of a saver (Assign)",
+        "save/restore_all": "an op without outputs (NoOp)", "hidden/weights/Assign": "an initializer",
+    }  # fmt: skip
+    frozen = gr.freeze(model, [*wanted, "softmax"])
+    assert frozen.fetches == ("softmax:0",)
+    said = [f"fetch {name}:0 is left away: it is {kind}, not an output of the model" for name, kind in wanted.items()]
+    assert list(frozen.notes) == said
+    assert gr.freeze(model, "hidden/weights/Assign", on_update="initial").fetches == ("hidden/weights/Assign:0",)
+    with pytest.raises(gr.FreezeError, match="none of the fetches is an output of the model") as caught:
+        gr.freeze(model, ["Adam", "save/restore_all"])
+    assert list(caught.value.nodes) == ["Adam", "save/restore_all"]
+
+
+@pytest.mark.filterwarnings("ignore::graph_restore.GraphRestoreWarning")
+def test_summaries_are_left_away() -> None:
+    model = _restored("linear/tf1.4.1-v2")
+    graph_def = model.graph.materialize()
+    graph_def.node.add(name="tag", op="Const").attr["dtype"].type = 7
+    graph_def.node[-1].attr["value"].tensor.dtype = 7
+    graph_def.node[-1].attr["value"].tensor.string_val.append(b"mean")
+    graph_def.node.add(name="mean", op="ScalarSummary", input=["tag", "y"]).attr["T"].type = 1
+    graph_def.node.add(name="merged", op="MergeSummary", input=["mean"]).attr["N"].i = 1
+    model = gr.restore(gr.load(graph_def), case("linear/tf1.4.1-v2").prefix)
+    assert gr.freeze(model, ["merged", "y", "mean:0"]).fetches == ("y:0",)
+
+
 # -- tables -----------------------------------------------------------------------------------------------------------
 
 WORDS, FILLED = [b"oak", b"elm", b" ", b"ash tree", b"yew"], re.compile("InitializeTable(V2)?|LookupTableImport(V2)?")

@@ -20,7 +20,7 @@ from graph_restore.model import Model
 from graph_restore.names import tensor_name
 from graph_restore.transforms.conditions import fold_conditions
 from graph_restore.transforms.constants import set_constants
-from graph_restore.transforms.draft import Draft
+from graph_restore.transforms.draft import Draft, Tensor
 from graph_restore.transforms.feeds import cut_feeds, cut_pipelines, resolve
 from graph_restore.transforms.fetches import choose
 from graph_restore.transforms.finish import checked, clean, still_valid
@@ -31,6 +31,7 @@ from graph_restore.transforms.partial import initializer_nodes, kept_variables, 
 from graph_restore.transforms.precision import PRECISIONS, reduce_precision
 from graph_restore.transforms.selection import Selection
 from graph_restore.transforms.tables import init_node, inline_tables, table_initializers
+from graph_restore.transforms.training_fetches import without_training
 from graph_restore.transforms.values import freeze_variables
 from graph_restore.variables import Variables
 
@@ -53,7 +54,8 @@ def freeze(
 ) -> Model:
     """A model whose graph computes `fetches` from `feeds` without variables, values still on disk.
 
-    `fetches`, `feeds`: node or tensor names; by default the signature's, else the one sensible candidate. `constants`:
+    `fetches`, `feeds`: node or tensor names; by default the signature's, else the one sensible candidate; what trains,
+    saves or reports is no output and is left away. `constants`:
     placeholder to the value it always has; branches that are not taken then are gone. `inference`: batch norm and
     dropout in training form take their inference form. `tables`: "inline" lets look-ups initialise their tables,
     "init_op" leaves that to the result's `init_op`. `asset_dir`: where vocabulary files are now. `on_update`: "error",
@@ -74,6 +76,8 @@ def freeze(
     chosen, fed = choose(model, fetches, feeds)
     targets, sources = resolve(graph, chosen), resolve(graph, fed)
     draft = Draft(graph)
+    if fetches is not None:
+        targets = _outputs(draft, targets, model.variables)
     given = set_constants(draft, constants or {})
     cut_feeds(draft, sources, targets)
     fold_conditions(draft, given - {name for name, _ in sources}, targets)
@@ -108,3 +112,12 @@ def freeze(
     )
     result = reduce_precision(result, precision, model.variables) if precision is not None else result
     return with_kept(result, kept)
+
+
+def _outputs(draft: Draft, targets: list[Tensor], variables: Variables) -> list[Tensor]:
+    """The fetches without savers, optimizers and summaries, each of which is told."""
+    initializers = {variable.initializer for variable in variables if variable.initializer is not None}
+    dropped = without_training(draft.graph, targets, initializers)
+    for tensor, kind in dropped.items():
+        draft.note(f"fetch {tensor_name(*tensor)} is left away: it is {kind}, not an output of the model")
+    return [tensor for tensor in targets if tensor not in dropped]
