@@ -49,7 +49,39 @@ def _keras_lstm(folder: str) -> Arrays:
     return {model.inputs[0].name: RANDOM.randn(4, 7, 3).astype("f")}
 
 
-@pytest.mark.parametrize("write", [_control_flow, _keras_lstm], ids=["control flow", "keras lstm"])
+def _every_read(folder: str) -> Arrays:
+    import tensorflow as tf
+
+    class Net(tf.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            self.pairs = tf.Variable(RANDOM.randn(2, 4, 3).astype("f"))
+
+        @tf.function(input_signature=[tf.TensorSpec([], tf.bool)])
+        def call(self, first: Any) -> Any:
+            handle, raw = self.pairs.handle, tf.raw_ops
+
+            def branch(ids: Any) -> Any:
+                def reads() -> Any:
+                    return (
+                        raw.ResourceGather(resource=handle, indices=ids, dtype=tf.float32, batch_dims=1),
+                        raw.ResourceGather(resource=handle, indices=ids[0], dtype=tf.float32),
+                        raw.ResourceGatherNd(resource=handle, indices=ids, dtype=tf.float32),
+                        raw.VariableShape(input=handle),
+                        raw.VarIsInitializedOp(resource=handle),
+                    )
+
+                return reads
+
+            one, other = tf.constant([[1, 1], [0, 1]]), tf.constant([[0, 0], [1, 0]])
+            nested = tf.cond(first, branch(one), lambda: tf.cond(first, branch(one), branch(other)))
+            return {f"y{n}": value for n, value in enumerate(nested)}
+
+    net = Net()
+    tf.saved_model.save(net, folder, signatures=net.call)
+    return {"first": np.array(False)}
+
+
+@pytest.mark.parametrize("write", [_control_flow, _every_read, _keras_lstm])
 def test_frozen_saved_model_computes_the_same(write: Callable[[str], Arrays], tmp_path: Path) -> None:
     import tensorflow as tf
 
@@ -83,6 +115,25 @@ def test_a_function_that_updates_its_variable_is_refused(tmp_path: Path) -> None
     restored = gr.restore(gr.load(tmp_path))
     with pytest.raises(gr.FreezeError, match="AssignAddVariableOp"):
         gr.freeze(restored)
+
+
+def test_a_function_that_calls_itself_is_refused_by_name() -> None:
+    import tensorflow.compat.v1 as tf
+
+    text = """
+      node { name: "w" op: "VarHandleOp" attr { key: "dtype" value { type: DT_FLOAT } } attr { key: "shape" value {
+        shape { } } } }
+      node { name: "y" op: "endless" input: "w" }
+      library { function { signature { name: "endless" input_arg { name: "h" type: DT_RESOURCE }
+          output_arg { name: "r" type: DT_FLOAT } }
+        node_def { name: "again" op: "endless" input: "h" } ret { key: "r" value: "again:r:0" } } }
+      versions { producer: 1087 }"""
+    from google.protobuf import text_format
+
+    model = gr.load(text_format.Parse(text, tf.GraphDef()))
+    with pytest.raises(gr.FreezeError, match="function endless calls itself with a variable's handle") as caught:
+        gr.freeze(gr.restore(model, {"w": np.float32(1)}), "y")
+    assert list(caught.value.nodes) == ["endless"]
 
 
 @pytest.mark.parametrize(

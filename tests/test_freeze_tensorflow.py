@@ -260,6 +260,49 @@ def predicate_of_an_update(tf: Any, v: Any, w: Any, x: Any, p: Any) -> Any:
     return [tf.cond(raised[0] > 0.5, lambda: x * 2, lambda: x * 3)]
 
 
+def _ref_ops(build: Build) -> Build:
+    """A graph that only reference variables make: of resource variables it reads their values plainly."""
+
+    def built(tf: Any, v: Any, w: Any, x: Any, p: Any) -> Any:
+        is_ref = hasattr(v, "_ref")
+        return build(tf, v._ref(), w._ref(), x, p) if is_ref else [x * v, w.read_value()]
+
+    built.__name__ = build.__name__
+    return _graph(built)
+
+
+@_ref_ops
+def ref_switch_in_a_branch(tf: Any, v: Any, w: Any, x: Any, p: Any) -> Any:
+    off, on = tf.raw_ops.RefSwitch(data=v, pred=p)
+    value, index = tf.raw_ops.RefMerge(inputs=[off, on])
+    return [tf.raw_ops.Merge(inputs=[off * 2, on * 3])[0], value * x, index]
+
+
+@_ref_ops
+def ref_merge_of_two_in_a_branch(tf: Any, v: Any, w: Any, x: Any, p: Any) -> Any:
+    inputs = [tf.raw_ops.RefSwitch(data=v, pred=p)[0], tf.raw_ops.RefSwitch(data=w, pred=p)[1]]
+    return [tf.raw_ops.RefIdentity(input=tf.raw_ops.RefMerge(inputs=inputs)[0]) * x]
+
+
+@_ref_ops
+def ref_select_in_a_branch(tf: Any, v: Any, w: Any, x: Any, p: Any) -> Any:
+    return [tf.raw_ops.RefSelect(index=tf.cast(p, tf.int32), inputs=[v, w]) - x]
+
+
+@_ref_ops
+def reference_round_a_loop(tf: Any, v: Any, w: Any, x: Any, p: Any) -> Any:
+    ops, frame = tf.raw_ops, {"frame_name": "loop"}
+    start, entered = ops.Enter(data=0, **frame), ops.RefEnter(data=v, **frame)
+    i, loop = ops.Merge(inputs=[start, start])[0], ops.RefMerge(inputs=[entered, entered])[0]
+    limit, one = (ops.Enter(data=number, is_constant=True, **frame) for number in (3, 1))
+    again = ops.LoopCond(input=i < limit)
+    i_off, i_on = ops.Switch(data=i, pred=again)
+    off, on = ops.RefSwitch(data=loop, pred=again)
+    i.op._update_input(1, ops.NextIteration(data=i_on + one))
+    loop.op._update_input(1, ops.RefNextIteration(data=on))
+    return [ops.RefExit(data=off) * x]
+
+
 @_unsure
 def read_beside_an_update(tf: Any, v: Any, w: Any, x: Any, p: Any) -> Any:
     beside = _after(tf, tf.assign_add(v, [1.0, 1, 1]), lambda: tf.identity(x))

@@ -13,10 +13,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from graph_restore.dtypes import DataType
 from graph_restore.errors import FreezeError
+from graph_restore.graph import tensor_attr
 from graph_restore.protos import FunctionDef
 from graph_restore.tensors import LazyTensor
+from graph_restore.transforms.constants import constant_node
 
 _ARGUMENTS_FROM = {"If": 1, "StatelessIf": 1, "Case": 1, "StatelessCase": 1}
 _LOOPS = frozenset({"While", "StatelessWhile"})
@@ -109,8 +113,10 @@ class Captures:
             if position in function.resource_arg_unique_id:
                 del function.resource_arg_unique_id[position]
         renamed: dict[str, str] = {}
+        added: list[Any] = []
         for node in _in_order(function.node_def, handles):
-            self._change_node(function.signature.name, node, handles, renamed)
+            self._change_node(function.signature.name, node, handles, renamed, added)
+        function.node_def.extend(added)
         for node in function.node_def:
             node.input[:] = [renamed.get(item, item) for item in node.input]
         for output in function.signature.output_arg:
@@ -122,7 +128,9 @@ class Captures:
                 output.type = handles[source]
                 output.ClearField("handle_data")
 
-    def _change_node(self, function: str, node: Any, handles: dict[str, int], renamed: dict[str, str]) -> None:
+    def _change_node(
+        self, function: str, node: Any, handles: dict[str, int], renamed: dict[str, str], added: list[Any]
+    ) -> None:
         taken = {position: handles[item] for position, item in enumerate(node.input) if item in handles}
         if not taken:
             return
@@ -133,10 +141,12 @@ class Captures:
         elif node.op in _PASSING:
             _become(node, node.op, {"T": number})
             handles[f"{node.name}:output:0"] = number
-        elif node.op in _PLAIN_READS and not node.attr["batch_dims"].i:
-            _become_plain_read(node, number)
+        elif node.op in _PLAIN_READS:
+            axis = _become_plain_read(node, number)
+            added.extend([axis] if axis is not None else [])
         elif node.op == "VarIsInitializedOp":
-            raise _refusal(function, node.name, "asks whether a variable is initialised")
+            _become_true(node)
+            renamed[f"{node.name}:is_initialized:0"] = f"{node.name}:output:0"
         elif is_call(node, self._functions):
             self._change_call(node, taken, handles)
         else:
@@ -179,12 +189,27 @@ def _become(node: Any, op: str, types: Mapping[str, int]) -> None:
         node.attr[name].type = number
 
 
-def _become_plain_read(node: Any, number: int) -> None:
+def _become_true(node: Any) -> None:
+    node.input[:] = [item for item in node.input if item.startswith("^")]
+    _become(node, "Const", {"dtype": DataType.DT_BOOL})
+    node.attr["value"].CopyFrom(tensor_attr(np.bool_(True)))
+
+
+def _become_plain_read(node: Any, number: int) -> Any:
+    """Change a read in place; gives the Const of the axis that a gather with batch dimensions takes, or None."""
     indices, out_type = node.attr["Tindices"].type, node.attr["out_type"].type or DataType.DT_INT32
+    batch_dims = node.attr["batch_dims"].i
     if node.op == "VariableShape":
         _become(node, "Shape", {"T": number, "out_type": out_type})
+    elif batch_dims:
+        axis = constant_node(f"{node.name}/batch_axis", DataType.DT_INT32, batch_dims)
+        node.input.insert(2, f"{axis.name}:output:0")
+        _become(node, "GatherV2", {"Tparams": number, "Tindices": indices, "Taxis": DataType.DT_INT32})
+        node.attr["batch_dims"].i = batch_dims
+        return axis
     else:
         _become(node, _PLAIN_READS[node.op], {"Tparams": number, "Tindices": indices})
+    return None
 
 
 def _refusal(function: str, node: str, why: str) -> FreezeError:

@@ -7,7 +7,7 @@ signature's outputs to such names. See the comments in tensorflow/core/framework
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from graph_restore.errors import UnsupportedFormatError
@@ -34,21 +34,30 @@ def _modern(graph: Graph, function: Any) -> Any:
     modern = FunctionDef()
     modern.CopyFrom(function)
     modern.ClearField("node")
-    tensors = {argument.name: argument.name for argument in function.signature.input_arg}
+    tensors = {argument.name: [argument.name] for argument in function.signature.input_arg}
     owners: dict[str, str] = {}
     for node in function.node:
         name = _node_name(node)
         owners.update(dict.fromkeys([*node.ret, name], name))
         tensors.update(zip(node.ret, _outputs(graph, function, node, name)))
     for node in function.node:
-        inputs = [tensors.get(argument, argument) for argument in node.arg]
+        inputs = [name for argument in node.arg for name in _meant(tensors, argument)]
         controls = ["^" + owners.get(dependency, dependency) for dependency in node.dep]
         modern.node_def.add(name=_node_name(node), op=node.op, input=[*inputs, *controls])
         for key, value in node.attr.items():
             modern.node_def[-1].attr[key].CopyFrom(value)
     for output in function.signature.output_arg:
-        modern.ret[output.name] = tensors.get(output.name, output.name)
+        modern.ret[output.name] = _meant(tensors, output.name)[0]
     return modern
+
+
+def _meant(tensors: Mapping[str, list[str]], argument: str) -> list[str]:
+    """The tensors that an old name stands for: all of a list, or with `:index` one of it."""
+    if argument in tensors:
+        return tensors[argument]
+    name, _, index = argument.rpartition(":")
+    listed = tensors.get(name, [])
+    return [listed[int(index)]] if index.isdigit() and int(index) < len(listed) else [argument]
 
 
 def _node_name(node: Any) -> str:
@@ -56,8 +65,8 @@ def _node_name(node: Any) -> str:
     return str(node.ret[0]) if node.ret else f"{node.op}_{'_'.join(node.dep) or 'node'}"
 
 
-def _outputs(graph: Graph, function: Any, node: Any, name: str) -> list[str]:
-    """`name:output:index` for every flat output of a node."""
+def _outputs(graph: Graph, function: Any, node: Any, name: str) -> list[list[str]]:
+    """`name:output:index` for every output of a node: old functions had one name for all tensors of a list."""
     plain = NodeDef(name=name, op=node.op)
     for key, value in node.attr.items():
         plain.attr[key].CopyFrom(value)
@@ -67,7 +76,7 @@ def _outputs(graph: Graph, function: Any, node: Any, name: str) -> list[str]:
         raise UnsupportedFormatError(
             f"function {function.signature.name} cannot be brought to today's form: {error}"
         ) from None
-    return [f"{name}:{output}:{index}" for output, _, count in spans for index in range(count)]
+    return [[f"{name}:{output}:{index}" for index in range(count)] for output, _, count in spans]
 
 
 def reachable_functions(graph: Graph) -> Graph:

@@ -15,7 +15,7 @@ import numpy as np
 from graph_restore.dtypes import REF_OFFSET, DataType
 from graph_restore.errors import FreezeError, UnsupportedFormatError, near_names
 from graph_restore.graph import tensor_attr
-from graph_restore.names import node_of
+from graph_restore.names import is_control, node_of
 from graph_restore.protos import NodeDef, TensorProto
 from graph_restore.tensor_proto import encode_head
 from graph_restore.transforms.aliases import INITIALISED_TESTS, Aliases, find_aliases
@@ -51,9 +51,26 @@ def freeze_variables(
     _turn_readers(draft, aliases, {variable.name: variable for variable in read})
     for variable in needed:
         _turn_into_const(draft, variable)
+    for name in [name for name, node in draft.nodes.items() if node.op == "RefSelect"]:
+        _turn_selection(draft, name, {variable.name: variable for variable in read})
     for name in [name for name, node in draft.nodes.items() if node.op in _PLAIN and not _stays_reference(draft, node)]:
         draft.change(name).op = _PLAIN[draft.nodes[name].op]
     draft.keep(draft.ancestors(roots))
+
+
+def _turn_selection(draft: Draft, name: str, variables: Mapping[str, Variable]) -> None:
+    """A RefSelect of values: the one of that index, put together with the others. (No op selects from a list.)"""
+    node = draft.nodes[name]
+    index, *data = [item for item in node.input if not is_control(item)]
+    values = [variables[node_of(item)].value for item in data if node_of(item) in variables]
+    if len(values) < len(data) or len({value.shape for value in values if value is not None}) > 1:
+        return  # left to the check of references, which names it
+    number = node.attr["T"].type
+    pack = draft.add(NodeDef(name=draft.free_name(f"{name}/values"), op="Pack", input=data))
+    pack.attr["T"].type, pack.attr["N"].i = number, len(data)
+    gather = NodeDef(name=name, op="Gather", device=node.device, input=[pack.name, index, *control_inputs(node)])
+    gather.attr["Tparams"].type, gather.attr["Tindices"].type = number, DataType.DT_INT32
+    draft.add(gather)
 
 
 def _stays_reference(draft: Draft, node: Any) -> bool:

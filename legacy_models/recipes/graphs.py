@@ -7,7 +7,7 @@ from tensorflow.core.protobuf import saver_pb2
 from tensorflow.python.framework import function, graph_util
 from tensorflow.python.ops import gen_io_ops, gen_resource_variable_ops, gen_state_ops
 
-from model import BOTH, ONLY_1_15, SINCE_1_4, Model, recipe
+from model import BOTH, ONLY_0_12, ONLY_1_15, SINCE_1_4, Model, recipe
 from versions import BEFORE_1_0, RELEASE, dense, numbers, unstack
 
 
@@ -27,6 +27,23 @@ def defun(folder):
     w = tf.Variable(tf.ones([3]), name="w")
     rows, total = twice(scaled(x, w.read_value()), w.read_value())
     return Model([tf.identity(rows, name="y"), tf.identity(total, name="total")], [{x: numbers(31, 2, 3)}])
+
+
+@recipe(ONLY_0_12)
+def defun_lists(folder):
+    """A graph function with ops that take and give lists, and a control edge: 0.12 turned lists into arrays there."""
+    @function.Defun(tf.float32, func_name="swapped")
+    def swapped(a):
+        left, right = tf.split(0, 2, a)
+        with tf.control_dependencies([left]):
+            factor = tf.constant(2.0)
+        return tf.concat(0, [right, left]) * factor
+
+    x = tf.placeholder(tf.float32, [2, 3], name="x")
+    w = tf.Variable(tf.ones([3]), name="w")
+    model = Model([tf.identity(swapped(x * w), name="y")], [{x: numbers(33, 2, 3)}])
+    model.write_meta = False
+    return model
 
 
 @recipe(ONLY_1_15)
