@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from graph_restore.transforms.modernize import modernize as modernize
     from graph_restore.transforms.restore import restore as restore
     from graph_restore.transforms.saver import build_saver as build_saver
+    from graph_restore.transforms.simplify import simplify as simplify
     from graph_restore.transforms.unfreeze import unfreeze as unfreeze
     from graph_restore.variables import Variable as Variable
 
@@ -47,6 +48,7 @@ _MODULES = {
     "restore": "transforms.restore",
     "initialize": "transforms.initialize", "freeze": "transforms.freeze",
     "build_saver": "transforms.saver", "unfreeze": "transforms.unfreeze",
+    "simplify": "transforms.simplify",
     "restore_graph": "runtime.restore_graph", "RestoredVariable": "runtime.variables",
     "verify": "runtime.verify",
     "modernize": "transforms.modernize",

@@ -45,7 +45,7 @@ PUBLIC_NAMES = [
     "GraphRestoreError", "GraphRestoreWarning", "LazyTensor", "Model", "NodeNotFoundError", "RestoreError",
     "RestoredVariable", "TensorFlowRequiredError", "TensorNotFoundError", "UnsupportedFormatError", "Variable",
     "build_saver", "export", "freeze", "initialize", "latest_checkpoint", "load", "load_checkpoint", "modernize",
-    "restore", "restore_graph", "unfreeze", "verify",
+    "restore", "restore_graph", "simplify", "unfreeze", "verify",
 ]  # fmt: skip
 
 

@@ -44,6 +44,7 @@ FORMATS = ("graph_def", "graph_def_text", "memmapped", "saved_model")
 @click.option("--modernize", is_flag=True, help="Rewrite ops that TensorFlow has dropped.")
 @click.option("--verify", is_flag=True, help="Compare the outputs in TensorFlow.")
 @click.option("--verify-feeds", metavar="FILE", help="An .npz of arrays to compare with.")
+@click.option("--simplify", "simpler", is_flag=True, help="Fold constants and batch norms, drop identities.")
 @click.option("--force", is_flag=True, help="Overwrite even MODEL or a checkpoint.")
 def command(
     model: str,
@@ -98,6 +99,7 @@ def _frozen(path: str, checkpoint: str | None, tags: list[str] | None, choices: 
     from graph_restore.transforms.initialize import initialize
     from graph_restore.transforms.modernize import modernize
     from graph_restore.transforms.restore import restore
+    from graph_restore.transforms.simplify import simplify
 
     model = load(path, tags=tags)
     of_restore = {name: choices.pop(name) for name in ("include", "exclude", "rename", "cast", "moving_averages")}
@@ -106,7 +108,8 @@ def _frozen(path: str, checkpoint: str | None, tags: list[str] | None, choices: 
     if choices.pop("initialize"):
         model = initialize(model)
     modern = modernize if choices.pop("modernize") else _unchanged
-    return model, modern(freeze(model, choices.pop("fetches"), choices.pop("feeds"), **choices))
+    simple = simplify if choices.pop("simpler") else _unchanged
+    return model, simple(modern(freeze(model, choices.pop("fetches"), choices.pop("feeds"), **choices)))
 
 
 def _unchanged(model: Any) -> Any:

@@ -30,7 +30,7 @@ def clean(draft: Draft, keep_devices: bool) -> None:
                 _keep_shape(changed)
                 del changed.attr["_output_shapes"]
             if "_class" in changed.attr:
-                _keep_living(changed, draft.nodes)
+                keep_living(changed, draft.nodes)
             for key in references:
                 changed.attr[key].type -= REF_OFFSET
             if not keep_devices:
@@ -44,7 +44,7 @@ def _keep_shape(node: Any) -> None:
         node.attr["shape"].shape.CopyFrom(stated[0])
 
 
-def _keep_living(node: Any, nodes: Mapping[str, Any]) -> None:
+def keep_living(node: Any, nodes: Mapping[str, Any]) -> None:
     """Keep only the colocations (`loc:@node`) with nodes that are still there."""
     kept = [
         item for item in node.attr["_class"].list.s if item.decode("utf-8", "replace").removeprefix("loc:@") in nodes
