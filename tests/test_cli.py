@@ -362,6 +362,21 @@ def test_updates_are_refused_unless_told(tmp_path: Path) -> None:
     assert output.exists()
 
 
+def test_models_built_for_training_are_made_for_use(tmp_path: Path) -> None:
+    model, output = case("convnet/tf1.15.5-v2"), tmp_path / "frozen.pb"
+    arguments = ["freeze", str(model.meta), "--fetches", "scores/out", "-o", str(output)]
+    assert call(*arguments, "--set", "is_training=false", "--set", "keep_prob:0=1").exit_code == 0
+    assert [node.name for node in gr.load(output).graph.nodes.values() if node.op == "Placeholder"] == ["images"]
+    done = call(*arguments, "--set", "is_training=false", "--inference", "--simplify")
+    assert done.exit_code == 0 and "1 dropouts are taken out: dropout/mul_1" in done.stderr
+    assert {node.op for node in gr.load(output).graph.nodes.values()} == {
+        "Placeholder", "Const", "Conv2D", "BiasAdd", "Relu", "MaxPool", "Reshape", "MatMul", "Identity",
+    }  # fmt: skip
+    assert call(*arguments, "--set", "is_training").exit_code == 2
+    refused = call(*arguments, "--set", "is_training=perhaps")
+    assert refused.exit_code == 1 and "cannot be 'perhaps'" in refused.stderr
+
+
 # outputs
 
 

@@ -90,8 +90,8 @@ def command(
     if verify or verify_feeds:
         from graph_restore.cli.verify import after_freezing
 
-        asset_dir = choices["asset_dir"]
-        if not after_freezing(before, output, verify_feeds, fetches=frozen.fetches, asset_dir=asset_dir):
+        loose = choices["precision"] is not None
+        if not after_freezing(before, frozen, output, verify_feeds, kept, choices["asset_dir"], loose):
             click.get_current_context().exit(1)
 
 
@@ -110,8 +110,10 @@ def _frozen(path: str, checkpoint: str | None, tags: list[str] | None, choices: 
         model = restore(model, checkpoint, **of_restore)
     if choices.pop("initialize"):
         model = initialize(model)
-    rewrites = [simplify] * choices.pop("simpler") + [modernize] * choices.pop("modernize")
-    frozen = freeze(model, choices.pop("fetches"), choices.pop("feeds"), **choices)
-    for rewrite in rewrites:
-        frozen = rewrite(frozen)
-    return model, frozen
+    simple = simplify if choices.pop("simpler") else _unchanged
+    modern = modernize if choices.pop("modernize") else _unchanged
+    return model, simple(modern(freeze(model, choices.pop("fetches"), choices.pop("feeds"), **choices)))
+
+
+def _unchanged(model: Any) -> Any:
+    return model

@@ -4,8 +4,8 @@
 2. constants: nodes whose inputs are all constant become Consts, where numpy gives the result to the last bit.
 3. batch_norm: batch norms in inference form go into the weights before them (see `fold_batch_norm`); last bits may
    change.
-Fetches, feeds, what signatures name, the init op, and in a model without fetches every node that nothing takes keep
-their names and values. What nothing needs any more is dropped.
+Fetches, feeds, what signatures name, the init op, and in a model without fetches or with variables every node that
+nothing takes keep their names and values. What nothing needs any more is dropped.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _kept(model: Model) -> set[str]:
     for signature in model.signatures.values():
         tensors += [info.name for info in (*signature.inputs.values(), *signature.outputs.values())]
     kept = {node_of(name) for name in tensors} | {name for name, _ in model.tables.items()}
-    if not model.fetches:
+    if not model.fetches or len(model.variables):
         kept |= {name for name in model.graph.nodes if not model.graph.consumers[name]}
         kept |= {variable.name for variable in model.variables}
     return kept & model.graph.nodes.keys()

@@ -160,7 +160,7 @@ def _turn_into_true(draft: Draft, node: Any) -> None:
 
 def _turn_handle_reader(draft: Draft, node: Any, variable: Variable) -> None:
     changed = draft.change(node.name)  # attrs are read off the copy: asking a message for one that is not set sets it
-    indices = changed.attr["Tindices"].type
+    indices = changed.attr["Tindices"].type if "Tindices" in changed.attr else DataType.DT_INVALID
     if node.op == "ReadVariableOp":
         _become(changed, "Identity", {"T": variable.data_type})
     elif node.op == "ResourceGather":

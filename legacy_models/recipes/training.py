@@ -37,9 +37,10 @@ def _pieces(net, training, name, reuse, averages):
 
 def _network(images, training, reuse, averages):
     share = tf.placeholder_with_default(np.float32(0.5), [], name="share") if training else None
-    net = _contrib(images, training, "contrib", reuse)
+    plain = {} if BEFORE_1_0 else {"fused": False}
+    net = _contrib(images, training, "contrib", reuse, **plain)
     net = tf.nn.dropout(net, share) if training else net
-    net = net + _layers(net, training, "layers", reuse)
+    net = net + _layers(net, training, "layers", reuse, **plain)
     if RELEASE >= (1, 4):
         net = tf.nn.relu(_layers(net, training, "fused", reuse, fused=True))
     net = _pieces(net, training, "pieces", reuse, averages)
