@@ -10,7 +10,7 @@ from typing import Any
 from graph_restore.checkpoint import save_checkpoint
 from graph_restore.checkpoint.install import existing_files
 from graph_restore.errors import GraphRestoreError, RestoreError
-from graph_restore.formats.graph_def import check_length
+from graph_restore.formats.graph_def import check_length, is_too_long
 from graph_restore.formats.meta_graph import encode_meta_graph
 from graph_restore.formats.saved_model import SERVE, new_directory, write_saved_model_files
 from graph_restore.model import Model
@@ -22,7 +22,10 @@ from graph_restore.transforms.prepare import prepare
 from graph_restore.transforms.saved_keys import saved_tensors
 from graph_restore.transforms.saver import build_saver
 from graph_restore.transforms.serving import Names, for_serving
+from graph_restore.transforms.unfreeze import unfreeze
 from graph_restore.variables import Variables
+
+_LARGE = 1024  # elements of a constant that becomes a variable where the graph would be too long
 
 
 def write_saved_model(
@@ -46,7 +49,8 @@ def write_saved_model(
     {"inputs": ..., "outputs": ...}; without both, the model's own, or the one candidate. `tags`: by default those of
     the SavedModel the model came from, else `serve`. `whole_graph`: keep what no signature needs, such as training.
     `references`: leave reference variables as they are, which tf.saved_model.load lists as no variables. `asset_dir`:
-    where vocabulary files are now. `overwrite`: replace a SavedModel that is there.
+    where vocabulary files are now. `overwrite`: replace a SavedModel that is there. A frozen graph too long for one
+    protobuf message gets its large floating-point constants back as variables (see `unfreeze`).
 
     Raises FreezeError when outputs cannot be told, or what they need has no value; UnsupportedFormatError past 2 GiB of
     graph; GraphRestoreError when something is at `path` already.
@@ -61,6 +65,8 @@ def write_saved_model(
         references=references,
         asset_dir=asset_dir,
     )
+    if is_too_long(served.graph.encode()):
+        served = unfreeze(served, min_size=_LARGE, initializers="zeros")
     ready = _ready(served, keep_devices, quiet=not whole_graph)
     with new_directory(path, overwrite) as folder:
         write_saved_model_files(ready, folder, tags, path, progress)

@@ -328,11 +328,7 @@ FOREIGN: list[tuple[str, bytes, str]] = [
     ("onnx", ONNX, "an ONNX model; it holds no GraphDef"),
     ("npy", b"\x93NUMPY\x01\x00v\x00{'descr'", "a numpy array file"),
     ("elf", b"\x7fELF\x02\x01\x01" + bytes(9), "a program or shared library"),
-    (
-        "memmapped",
-        b"\x0a\x17memmapped_package://.\x10\x00\x00" + struct.pack("<Q", 0),
-        "the package's directory is damaged",
-    ),
+    ("memmapped", b"\x0a\x17memmapped_package://.\x10\x00\x00" + struct.pack("<Q", 0), "directory is damaged"),
     (
         "v1 checkpoint",
         (case("linear/tf0.12.1-v1").directory / "model.ckpt").read_bytes(),

@@ -18,7 +18,7 @@ from graph_restore import protos
 from graph_restore.names import node_of
 from graph_restore.storage.extent import Extent
 from graph_restore.storage.source import FileSource
-from graph_restore.tensors import ContentTensor
+from graph_restore.tensors import ContentTensor, lazy
 
 pytestmark = pytest.mark.filterwarnings("ignore::graph_restore.GraphRestoreWarning")
 LINEAR = case("linear/tf1.15.5-v2")
@@ -269,6 +269,25 @@ def test_over_two_gibibytes_of_graph(form: str, tmp_path: Path) -> None:
     with pytest.raises(gr.UnsupportedFormatError, match="limit of 2 GiB.*memmapped.*saved_model.*found 2147"):
         gr.export(model, tmp_path / "x", form, **options)
     assert os.listdir(tmp_path) == ["sparse"]
+
+
+def test_a_frozen_model_that_is_too_long_is_unfrozen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from graph_restore.formats import graph_def as writer
+
+    w = lazy("w", np.arange(9000, dtype=np.float32).reshape(3000, 3))
+    graph_def = protos.GraphDef()
+    for name, op, inputs in (("x", "Placeholder", ()), ("w", "Const", ()), ("y", "MatMul", ("x", "w"))):
+        node = graph_def.node.add(name=name, op=op, input=inputs)
+        node.attr["T" if inputs else "dtype"].type = 1
+    graph_def.node[1].attr["value"].tensor.dtype = 1
+    model = gr.load(graph_def)
+    model = gr.Model(model.graph.replaced(graph_def.node, {("", "w"): w}), model.variables, fetches=("y:0",))
+    monkeypatch.setattr(writer, "PROTOBUF_LIMIT", 30_000)
+    gr.export(model, tmp_path / "served", "saved_model")
+    (variable,) = gr.restore(gr.load(tmp_path / "served"), strict=True).variables
+    assert variable.value is not None and variable.checkpoint_key == "w" and variable.kind == "resource"
+    np.testing.assert_array_equal(variable.value.read(), w.read())
+    assert (tmp_path / "served" / "saved_model.pb").stat().st_size < 30_000
 
 
 # MetaGraphs

@@ -153,12 +153,17 @@ def write_graph_def(graph: Graph, path: str, progress: Progress | None = None) -
         file.write_all(encoded.parts())
 
 
+def is_too_long(encoded: Encoded) -> bool:
+    """Whether a message would be longer than protobuf reads."""
+    return encoded.length > PROTOBUF_LIMIT
+
+
 def check_length(encoded: Encoded, path: str) -> None:
     """UnsupportedFormatError with the ways out when a message would be longer than protobuf reads."""
-    if encoded.length > PROTOBUF_LIMIT:
+    if is_too_long(encoded):
         raise UnsupportedFormatError(
             "the graph would pass protobuf's limit of 2 GiB and nothing could read it; write a memmapped package "
-            "(.pbmm), or export the model before it is frozen with format='saved_model', which keeps the values apart",
+            "(.pbmm), or a SavedModel (format='saved_model'), which keeps the values of variables apart",
             path=path,
             expected=f"at most {PROTOBUF_LIMIT} bytes",
             found=encoded.length,
