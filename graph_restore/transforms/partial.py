@@ -18,7 +18,7 @@ from graph_restore.model import Model
 from graph_restore.transforms.definitions import with_definitions
 from graph_restore.transforms.draft import Draft, Tensor
 from graph_restore.transforms.saver import build_saver
-from graph_restore.transforms.selection import Selection, selector
+from graph_restore.transforms.selection import Selected, Selection
 from graph_restore.variables import VARIABLE_OPS, Variable, Variables
 
 _INPUTS = ("Placeholder", "Queue", "Iterator", "OneShotIterator")
@@ -29,10 +29,10 @@ def kept_variables(model: Model, selection: Selection) -> Variables:
     if selection is None:
         return Variables()
     for one in [selection] if isinstance(selection, str) else selection if isinstance(selection, Iterable) else ():
-        if isinstance(one, str) and not any(map(selector(one, default=False), model.variables)):
+        if isinstance(one, str) and not any(map(Selected("keep_variables", one, default=False), model.variables)):
             known = did_you_mean(one, model.variables.names())
             raise NodeNotFoundError(f"keep_variables: the graph has no variable {one!r}{known}")
-    chosen = selector(selection, default=False)
+    chosen = Selected("keep_variables", selection, default=False)
     return Variables(variable for variable in model.variables if chosen(variable))
 
 

@@ -34,7 +34,7 @@ from graph_restore.transforms.constness import FLOATS, Constness
 from graph_restore.transforms.definitions import GLOBAL_COLLECTION, with_definitions
 from graph_restore.transforms.draft import Draft, control_inputs
 from graph_restore.transforms.saver import build_saver
-from graph_restore.transforms.selection import Selection, selector
+from graph_restore.transforms.selection import Selected, Selection
 from graph_restore.variables import Variable, Variables
 
 _STATISTICS = ("moving_mean", "moving_variance")
@@ -90,7 +90,7 @@ def unfreeze(
 
 
 def _chosen(graph: Graph, min_size: int | None, include: Selection, exclude: Selection) -> Iterable[Any]:
-    wanted, left_out = selector(include, default=True), selector(exclude, default=False)
+    wanted, left_out = Selected("include", include, default=True), Selected("exclude", exclude, default=False)
     for node in graph.graph_def.node:
         if node.op != "Const" or (include is None and node.attr["dtype"].type not in FLOATS):
             continue
