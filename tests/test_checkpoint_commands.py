@@ -963,3 +963,20 @@ def test_tensorflow_reads_what_was_edited(tmp_path: Path) -> None:
         assert reader.get_variable_to_shape_map().keys() == changed.keys()
         for name in changed:
             assert same_values(np.asarray(reader.get_tensor(name)), values[name.replace("first/", "hidden/")])
+
+
+@pytest.mark.tensorflow
+def test_tensorflow_restores_objects_from_an_edited_checkpoint(tmp_path: Path) -> None:
+    """Without slots and under other keys: the object graph follows, so tf.train.Checkpoint finds every variable."""
+    import tensorflow as tf
+
+    before = load_checkpoint(OBJECTS)
+    saved = save_checkpoint(tmp_path / "m", edit(before, drop_slots=True, rename=[("layers/first", "top")], prefix="p"))
+    first, last = tf.Module(), tf.Module()
+    first.w = tf.Variable(tf.zeros(before["net/w"].shape))
+    last.bias = tf.Variable(tf.zeros(before["net/b"].shape))
+    root = tf.train.Checkpoint(layers={"first": first, "last": last}, save_counter=tf.Variable(0, dtype=tf.int64))
+    root.restore(saved).assert_existing_objects_matched()
+    assert same_values(first.w.numpy(), before["net/w"].read())
+    assert same_values(last.bias.numpy(), before["net/b"].read())
+    assert sorted(name for name, _ in tf.train.list_variables(saved)) == list(load_checkpoint(saved))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from corpus import case
 from snippets import ROOT, Snippet, dead_links, run, run_command, snippets
 
 from graph_restore import protos
+from graph_restore.checkpoint import load_tensors, write_tensors
 from graph_restore.formats.graph_def import scan
 from graph_restore.storage.source import BytesSource
 
@@ -126,7 +129,8 @@ def test_a_dump_is_the_genuine_file(path: str, size: str, words: str, text: str)
 
 def test_every_page_of_formats_has_dumps() -> None:
     pages = {Path(page).stem for page in PAGES if page.startswith("docs/formats/")}
-    assert pages == {"tables", "checkpoint_v1", "checkpoint_v2", "event_files", "graphs", "memmapped"}
+    checkpoints = {"tables", "checkpoint_v1", "checkpoint_v2", "object_graphs", "weights"}
+    assert pages == checkpoints | {"event_files", "graphs", "memmapped"}
     assert {one.id.split("-")[0] for one in dumps()} == pages
 
 
@@ -283,6 +287,56 @@ def test_version_1_by_hand() -> None:
         saved = dict(fields(dict(fields(value))[2]))
         found = np.frombuffer(dict(fields(saved[3]))[5], "<f4").reshape(shapes[saved[1]])
         np.testing.assert_array_equal(found, linear.oracle["checkpoint"][""][saved[1].decode()])
+
+
+def test_an_object_graph_by_hand() -> None:
+    """Every variable is found from the root by the names that objects hold each other under."""
+    one = case("object_checkpoint/tf1.15.5-v2")
+    prefix = one.other_prefixes["objects"]
+    entry = dict(fields(table(Path(f"{prefix}.index"))[b"_CHECKPOINTABLE_OBJECT_GRAPH"]))
+    data = Path(f"{prefix}.data-0000{entry[3]}-of-00002").read_bytes()[entry[4] :][: entry[5]]
+    length, at = varint(data, 0)
+    assert at + 4 + length == len(data)
+    objects = [list(fields(value)) for _, value in fields(data[at + 4 :])]
+
+    def held(number: int) -> dict[bytes, int]:
+        return {dict(fields(value))[2]: dict(fields(value))[1] for kind, value in objects[number] if kind == 1}
+
+    tensors = {number: dict(fields(value)) for number, own in enumerate(objects) for kind, value in own if kind == 2}
+    first = held(held(held(0)[b"layers"])[b"first"])[b"w"]
+    assert tensors[first] == {1: b"VARIABLE_VALUE", 2: b"net/w", 3: b"layers/first/w/.ATTRIBUTES/VARIABLE_VALUE"}
+    slots = [dict(fields(value)) for kind, value in objects[held(0)[b"optimizer"]] if kind == 3]
+    assert slots[0] == {1: first, 2: b"momentum", 3: 8} and tensors[8][2] == b"net/w/Momentum"
+    assert {tensor[3].decode() for tensor in tensors.values()} <= one.oracle["checkpoint"]["objects"].keys()
+
+
+def test_an_npz_file_by_hand() -> None:
+    """What the two dumps of weights.md tell: a member's header, and the array's within it."""
+    linear = case("linear/tf1.15.5-v2")
+    data = (linear.directory / "oracle.npz").read_bytes()
+    _, start = parse_dump(dump_of("weights.md", "begins with the local header"))
+    packed, unpacked, name, extra = struct.unpack_from("<II2H", start, 18)
+    assert start[30 : 30 + name] == b"var|w:0.npy" and len(start) == 30 + name + extra
+    assert (packed, unpacked) == struct.unpack_from("<II", data, 18)
+    member = zlib.decompress(data[len(start) :][:packed], -15)
+    _, head = parse_dump(dump_of("weights.md", "unpacked"))
+    assert member.startswith(head) and len(member) == unpacked
+    length = int.from_bytes(head[8:10], "little")
+    values = np.frombuffer(member[10 + length :], "<f4").reshape(4, 3)
+    np.testing.assert_array_equal(values, linear.oracle["variables"]["w:0"])
+
+
+def test_a_safetensors_file_by_hand(tmp_path: Path) -> None:
+    _, data = parse_dump(dump_of("weights.md", "An int64 `n`"))
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    values = {name: data[8 + length :][slice(*one["data_offsets"])] for name, one in header.items()}
+    assert values == {"n": struct.pack("<q", 7), "b": struct.pack("<2f", 1, 2)}
+    (tmp_path / "x.safetensors").write_bytes(data)
+    found = load_tensors(tmp_path / "x.safetensors")
+    assert found["n"].read() == 7 and found["b"].read().tolist() == [1, 2]
+    write_tensors(found, tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == data
 
 
 def test_an_event_file_by_hand() -> None:

@@ -64,7 +64,8 @@ def command(
         restored = _restored(model, checkpoint, tags, choices)
         if not force and form not in ("saved_model", "meta_graph", "checkpoint"):  # which see to it as they write
             refuse_to_overwrite(output, restored)
-        for text in (*(restored.restoration.notes if restored.restoration else ()), *restored.notes):
+        told = restored.restoration
+        for text in (*(told.notes if told else ()), *(told.changes() if told else ()), *restored.notes):
             note(text)
         write(restored, output, form, **more)
     where = output if os.path.exists(output) else f"{output.removesuffix('.meta')}.index"
