@@ -151,8 +151,17 @@ def test_a_constant_of_the_result_is_fed_to_the_original() -> None:
     model = gr.restore(gr.load(CORPUS / "convnet" / "tf1.15.5-v2" / "model.ckpt.meta"))
     for training in (False, True):
         frozen = gr.freeze(model, "scores/out", constants={"is_training": training}, on_update="initial")
-        assert gr.verify(model, frozen).ok
+        assert gr.verify(model, frozen, {"is_training": training}).ok
     assert not gr.verify(model, frozen, {"is_training": False}).ok  # frozen for training: this is another model
+
+
+@needs_tensorflow
+def test_freeze_verify_feeds_what_was_set(tmp_path: Path) -> None:
+    meta, output = CORPUS / "convnet" / "tf1.15.5-v2" / "model.ckpt.meta", tmp_path / "frozen.pb"
+    for value in ("false", "true"):
+        flags = ["--fetches", "scores/out", "--set", f"is_training={value}", "--on-update", "initial", "--verify"]
+        result = call("freeze", meta, *flags, "-o", output)
+        assert result.exit_code == 0 and "verified   equal" in result.stdout, result.output
 
 
 @needs_tensorflow

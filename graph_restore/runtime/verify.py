@@ -83,10 +83,15 @@ def _with_values(source: Any, checkpoint: Any) -> Model:
     return model if model.restoration is not None else restore(model, {})
 
 
+def read_feeds(path: str | os.PathLike[str]) -> Feeds:
+    """Name to array of an `.npz`; ValueError for one that would run code to be read."""
+    with np.load(path, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
 def _given(feeds: Mapping[str, Any] | str | os.PathLike[str] | None) -> Feeds:
     if isinstance(feeds, str | os.PathLike):
-        with np.load(feeds, allow_pickle=False) as stored:
-            feeds = {name: stored[name] for name in stored.files}
+        feeds = read_feeds(feeds)
     return {tensor_name(*parse_tensor_name(name)): np.asarray(value) for name, value in (feeds or {}).items()}
 
 

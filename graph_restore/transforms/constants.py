@@ -36,6 +36,14 @@ def set_constants(draft: Draft, constants: Mapping[str, Any]) -> set[str]:
     return done
 
 
+def constant_values(graph: Graph, constants: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    """Tensor name to value of `constants`, as `set_constants` understands them."""
+    draft = Draft(graph)
+    names = set_constants(draft, constants)
+    result = draft.finish()
+    return {tensor_name(name): result.value(result.nodes[name]).read() for name in names}
+
+
 def constant_node(name: str, data_type: int, value: Any, controls: Sequence[str] = ()) -> Any:
     """A Const node of a small value."""
     const = NodeDef(name=name, op="Const", input=controls)
