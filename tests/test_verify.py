@@ -328,4 +328,14 @@ def test_command(tmp_path: Path) -> None:
     assert call("verify", META, output, "--shape", "x").exit_code == 2
 
 
+@needs_tensorflow
+def test_feeds_that_are_no_npz_are_named(tmp_path: Path) -> None:
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    np.savez(tmp_path / "objects.npz", x=np.array([{}], object))
+    (tmp_path / "text.npz").write_text("x")
+    for name in ("one.npy", "objects.npz", "text.npz"):
+        result = call("verify", META, META, "--feeds", tmp_path / name, "--fetches", "y")
+        assert result.exit_code == 1 and f"Error: {tmp_path / name}: feeds are an .npz" in result.stderr
+
+
 LINEAR_OTHER = CORPUS / "mismatch" / "tf1.4.1-v2"

@@ -10,8 +10,8 @@ import numpy as np
 
 from graph_restore.dtypes import DataType, numpy_dtype, type_name
 from graph_restore.errors import FreezeError
-from graph_restore.graph import tensor_attr
-from graph_restore.names import parse_tensor_name
+from graph_restore.graph import Graph, tensor_attr
+from graph_restore.names import parse_tensor_name, tensor_name
 from graph_restore.protos import NodeDef
 from graph_restore.transforms.draft import Draft
 from graph_restore.transforms.feeds import output_shape
