@@ -151,8 +151,17 @@ def test_a_constant_of_the_result_is_fed_to_the_original() -> None:
     model = gr.restore(gr.load(CORPUS / "convnet" / "tf1.15.5-v2" / "model.ckpt.meta"))
     for training in (False, True):
         frozen = gr.freeze(model, "scores/out", constants={"is_training": training}, on_update="initial")
-        assert gr.verify(model, frozen).ok
+        assert gr.verify(model, frozen, {"is_training": training}).ok
     assert not gr.verify(model, frozen, {"is_training": False}).ok  # frozen for training: this is another model
+
+
+@needs_tensorflow
+def test_freeze_verify_feeds_what_was_set(tmp_path: Path) -> None:
+    meta, output = CORPUS / "convnet" / "tf1.15.5-v2" / "model.ckpt.meta", tmp_path / "frozen.pb"
+    for value in ("false", "true"):
+        flags = ["--fetches", "scores/out", "--set", f"is_training={value}", "--on-update", "initial", "--verify"]
+        result = call("freeze", meta, *flags, "-o", output)
+        assert result.exit_code == 0 and "verified   equal" in result.stdout, result.output
 
 
 @needs_tensorflow
@@ -317,6 +326,16 @@ def test_command(tmp_path: Path) -> None:
     other = CORPUS / "linear" / "tf1.4.1-v2" / "model.ckpt.meta"
     assert call("verify", other, output, "--checkpoint", LINEAR_OTHER, "--fetches", "y").exit_code == 1
     assert call("verify", META, output, "--shape", "x").exit_code == 2
+
+
+@needs_tensorflow
+def test_feeds_that_are_no_npz_are_named(tmp_path: Path) -> None:
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    np.savez(tmp_path / "objects.npz", x=np.array([{}], object))
+    (tmp_path / "text.npz").write_text("x")
+    for name in ("one.npy", "objects.npz", "text.npz"):
+        result = call("verify", META, META, "--feeds", tmp_path / name, "--fetches", "y")
+        assert result.exit_code == 1 and f"Error: {tmp_path / name}: feeds are an .npz" in result.stderr
 
 
 LINEAR_OTHER = CORPUS / "mismatch" / "tf1.4.1-v2"

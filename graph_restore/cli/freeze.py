@@ -90,8 +90,8 @@ def command(
     if verify or verify_feeds:
         from graph_restore.cli.verify import after_freezing
 
-        loose = choices["precision"] is not None
-        if not after_freezing(before, frozen, output, verify_feeds, kept, choices["asset_dir"], loose):
+        loose, constants = choices["precision"] is not None, choices["constants"] or {}
+        if not after_freezing(before, frozen, output, verify_feeds, constants, kept, choices["asset_dir"], loose):
             click.get_current_context().exit(1)
 
 

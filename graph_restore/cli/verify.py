@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -27,18 +28,27 @@ LOOSE = 1e-2  # both tolerances where weights were stored in half precision
 
 
 def after_freezing(
-    before: Any, frozen: Any, path: str, feeds: str | None, kept: str | None, asset_dir: str | None, loose: bool
+    before: Any,
+    frozen: Any,
+    path: str,
+    feeds: str | None,
+    constants: Mapping[str, Any],
+    kept: str | None,
+    asset_dir: str | None,
+    loose: bool,
 ) -> bool:
-    """Compare a model with what it was frozen to at `path`, print the report, and say whether they agree. `kept`: the
-    checkpoint of variables that were kept."""
+    """Compare a model with what it was frozen to at `path`, print the report, and say whether they agree. `constants`:
+    what placeholders were set to; `kept`: the checkpoint of variables that were kept."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from graph_restore.api import load
-    from graph_restore.runtime.verify import verify
+    from graph_restore.runtime.verify import read_feeds, verify
+    from graph_restore.transforms.constants import constant_values
     from graph_restore.transforms.restore import restore
 
+    given = {**constant_values(before.graph, constants), **(read_feeds(feeds) if feeds else {})}
     after = load(path) if kept is None else restore(load(path), kept)
     atol, rtol = (LOOSE, LOOSE) if loose else (ATOL, RTOL)
-    found = verify(before, after, feeds, fetches=frozen.fetches, asset_dir=asset_dir, atol=atol, rtol=rtol)
+    found = verify(before, after, given, fetches=frozen.fetches, asset_dir=asset_dir, atol=atol, rtol=rtol)
     click.echo(f"verified   {found}")
     return found.ok
 

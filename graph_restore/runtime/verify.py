@@ -13,11 +13,12 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
 from graph_restore.api import load
-from graph_restore.errors import FreezeError, GraphRestoreError
+from graph_restore.errors import FormatError, FreezeError, GraphRestoreError
 from graph_restore.model import Model
 from graph_restore.names import node_of, parse_tensor_name, tensor_name
 from graph_restore.runtime.comparison import Report, compare, described
@@ -83,10 +84,18 @@ def _with_values(source: Any, checkpoint: Any) -> Model:
     return model if model.restoration is not None else restore(model, {})
 
 
+def read_feeds(path: str | os.PathLike[str]) -> Feeds:
+    """Name to array of an `.npz`; FormatError for another file, and for one with pickled objects, which could run code."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (ValueError, AttributeError, TypeError, EOFError, BadZipFile) as error:
+        raise FormatError(f"feeds are an .npz of arrays by tensor name ({error})", path=os.fspath(path)) from None
+
+
 def _given(feeds: Mapping[str, Any] | str | os.PathLike[str] | None) -> Feeds:
     if isinstance(feeds, str | os.PathLike):
-        with np.load(feeds, allow_pickle=False) as stored:
-            feeds = {name: stored[name] for name in stored.files}
+        feeds = read_feeds(feeds)
     return {tensor_name(*parse_tensor_name(name)): np.asarray(value) for name, value in (feeds or {}).items()}
 
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from graph_restore.dtypes import DataType, numpy_dtype, type_name
 from graph_restore.errors import FreezeError
-from graph_restore.graph import tensor_attr
-from graph_restore.names import parse_tensor_name
+from graph_restore.graph import Graph, tensor_attr
+from graph_restore.names import parse_tensor_name, tensor_name
 from graph_restore.protos import NodeDef
 from graph_restore.transforms.draft import Draft
 from graph_restore.transforms.feeds import output_shape
@@ -34,6 +34,14 @@ def set_constants(draft: Draft, constants: Mapping[str, Any]) -> set[str]:
         draft.add(constant_node(node.name, number, array))
         done.add(node.name)
     return done
+
+
+def constant_values(graph: Graph, constants: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    """Tensor name to value of `constants`, as `set_constants` understands them."""
+    draft = Draft(graph)
+    names = set_constants(draft, constants)
+    result = draft.finish()
+    return {tensor_name(name): result.value(result.nodes[name]).read() for name in names}
 
 
 def constant_node(name: str, data_type: int, value: Any, controls: Sequence[str] = ()) -> Any:

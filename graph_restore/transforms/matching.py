@@ -108,7 +108,7 @@ class Finder:
         if self._objects is not None:
             for key in (self._full_names.get(variable.name), self._objects.key_of_variable(variable.name)):
                 known = key is not None and key in self._own_names
-                if known and self._restored.get(str(key), variable.name) == variable.name:
+                if known and self._may_share(str(key), variable):
                     yield self._own_names[str(key)], None, "object graph"
             renamed_path = variable.name + VALUE_SUFFIX
             if self._tensors.get(renamed_path, (renamed_path,))[0] != renamed_path:
@@ -119,6 +119,14 @@ class Finder:
             yield entry.key, entry.slice, entry.authority
         if self._import_prefix:
             yield variable.name.removeprefix(self._import_prefix), None, "name without the import prefix"
+
+    def _may_share(self, key: str, variable: Variable) -> bool:
+        """Whether a key that the object graph has under a variable's name is its own: not where a restore op gives it
+        to another variable and it does not fit this one, as names such as `Variable` occur twice."""
+        if self._restored.get(key, variable.name) == variable.name:
+            return True
+        tensor = self._tensors[self._own_names[key]][1]
+        return variable.data_type == tensor.data_type and shapes_agree(variable.shape, tensor.shape)
 
 
 def import_prefix(variables: list[Variable], tensors: Renamed, savers: Any) -> str:
