@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 
 from graph_restore.api import load
 from graph_restore.discovery import find_variables
-from graph_restore.errors import CheckpointNotFoundError, FormatError, GraphRestoreError, GraphRestoreWarning
+from graph_restore.errors import CheckpointNotFoundError, FormatError, GraphRestoreWarning
 from graph_restore.formats.text import parse_text
 from graph_restore.model import Model
 from graph_restore.protos import SaverDef
@@ -74,8 +74,11 @@ def frozen(request: Request) -> tuple[Model, Model]:
     """(the model with values, the frozen model). ValueError where it is not clear what is to be frozen."""
     model = _loaded(request)
     before = _initialised(_restored(model, request), request)
-    _refuse_partial(before, request)
-    return before, freeze(before, request.outputs, keep_devices=not request.clear_devices)
+    kept = _kept(before, request)
+    if kept:
+        _say(f"{', '.join(kept)} stay variables; a saver of the graph restores them from the checkpoint")
+    keep = (lambda variable: variable.name in kept) if kept else None
+    return before, freeze(before, request.outputs, keep_devices=not request.clear_devices, keep_variables=keep)
 
 
 def read_saver(path: str) -> Any:
@@ -155,20 +158,15 @@ def _initialised(model: Model, request: Request) -> Model:
     return initialised
 
 
-def _refuse_partial(model: Model, request: Request) -> None:
-    """GraphRestoreError when a variable that the outputs need would have to stay one."""
+def _kept(model: Model, request: Request) -> list[str]:
+    """The variables that the outputs need and that the lists of names leave as they are."""
     needed = Draft(model.graph).ancestors([model.graph.node(name).name for name in request.outputs])
     allowed, denied = request.allowed, request.denied or ()
-    kept = [
+    return [
         name
         for name in model.variables.names()
         if name in needed and (name in denied or (allowed and name not in allowed))
     ]
-    if kept:
-        raise GraphRestoreError(
-            f"the lists of variable names leave {', '.join(kept)} variables, which the outputs need; that is not "
-            "supported yet: leave the lists out to freeze every variable the outputs need"
-        )
 
 
 def _say(text: str) -> None:

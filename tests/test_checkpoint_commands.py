@@ -130,6 +130,8 @@ def test_slots_and_averages_are_those_the_optimizer_made() -> None:
             if key is None or one.id.startswith("both_versions"):
                 continue
             kind = "slot" if "slot" in facts else "moving average" if "moving_average_of" in facts else None
+            if kind is None and key.endswith("/ExponentialMovingAverage"):
+                continue  # of a tensor that is no variable, which names alone do not tell
             assert (roles[key].kind == kind) if kind else (roles[key].kind in ("variable", "optimizer")), (one.id, key)
             if kind:
                 of = facts["slot"]["of"] if "slot" in facts else facts["moving_average_of"]

@@ -85,7 +85,7 @@ def _with_values(source: Any, checkpoint: Any) -> Model:
 
 
 def read_feeds(path: str | os.PathLike[str]) -> Feeds:
-    """Name to array of an `.npz`; FormatError for another file, and for one with pickled objects, which could run code."""
+    """Name to array of an `.npz`; FormatError for another file, and for pickled objects, which could run code."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
