@@ -977,7 +977,7 @@ def test_tensorflow_restores_objects_from_an_edited_checkpoint(tmp_path: Path) -
     first, last = tf.Module(), tf.Module()
     first.w = tf.Variable(tf.zeros(before["net/w"].shape))
     last.bias = tf.Variable(tf.zeros(before["net/b"].shape))
-    root = tf.train.Checkpoint(layers={"first": first, "last": last}, save_counter=tf.Variable(0, dtype=tf.int64))
+    root = tf.train.Checkpoint(layers={"first": first, "last": last})
     root.restore(saved).assert_existing_objects_matched()
     assert same_values(first.w.numpy(), before["net/w"].read())
     assert same_values(last.bias.numpy(), before["net/b"].read())

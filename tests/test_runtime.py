@@ -17,6 +17,7 @@ import pytest
 from corpus import Case, case, cases
 
 import graph_restore as gr
+from graph_restore.checkpoint import convert
 
 pytestmark = pytest.mark.tensorflow
 
@@ -132,6 +133,22 @@ def test_tensorflow_reads_what_the_saver_wrote(identity: str, tmp_path: Path) ->
         path = saver.save(session, str(tmp_path / "again"))
     with graph_and_session() as (tf, _, session):
         tf.compat.v1.train.import_meta_graph(path + ".meta").restore(session, path)
+        for name, expected in one.oracle["outputs"].items():
+            assert_same(session.run(name, one.oracle["feeds"]), expected, name)
+
+
+@pytest.mark.parametrize("kind", ["file", "list", "saver"])
+def test_weights_files_and_lists_are_restored_with_their_tables(kind: str, tmp_path: Path) -> None:
+    """A .npz file in place of the checkpoint, alone, before another source, and given to the saver."""
+    one = case("mutable_table/tf1.15.5-v2")
+    path = f"{tmp_path}/m.npz"
+    convert(one.prefix, path)
+    with graph_and_session() as (_, _, session):
+        source = {"file": path, "list": [{}, path], "saver": None}[kind]
+        _, saver = gr.restore_graph(str(one.graph_pb), source)
+        if kind == "saver":
+            saver.restore(session, path)
+        assert saver.restoration.checkpoint.endswith(path)
         for name, expected in one.oracle["outputs"].items():
             assert_same(session.run(name, one.oracle["feeds"]), expected, name)
 

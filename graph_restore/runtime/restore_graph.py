@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
-from graph_restore.checkpoint.opening import load_tensors
 from graph_restore.discovery import find_variables
 from graph_restore.errors import GraphRestoreError, GraphRestoreWarning
 from graph_restore.graph import Graph
@@ -24,6 +23,7 @@ from graph_restore.transforms.prepare import prepare
 from graph_restore.transforms.renaming import Rename
 from graph_restore.transforms.restore import restore
 from graph_restore.transforms.selection import Selection
+from graph_restore.transforms.sources import opened
 from graph_restore.transforms.training import is_trainable, updated_variables
 from graph_restore.variables import RESOURCE_OPS, Variables
 
@@ -96,7 +96,7 @@ def restore_graph(
     }  # fmt: skip
     graph, running, session = _surroundings(session)
     model = _with_saver_def(model_of(graph_def), saver_def)
-    checkpoint = load_tensors(save_path) if isinstance(save_path, str | os.PathLike) else save_path
+    checkpoint = opened(save_path)
     if checkpoint is not None:
         restore(model, checkpoint, **options)  # what does not fit is told before anything is built
     keyed = _with_keys(model, checkpoint)

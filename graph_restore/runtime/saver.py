@@ -5,12 +5,10 @@ This module imports TensorFlow; it is imported on first use only.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
-from graph_restore.checkpoint.opening import load_tensors
 from graph_restore.errors import RestoreError
 from graph_restore.model import Restoration
 from graph_restore.names import node_of
@@ -44,8 +42,7 @@ class Saver(tf.compat.v1.train.Saver):  # type: ignore[misc, name-defined]
         """
         if save_path is None:
             raise ValueError("there is no checkpoint path to restore from: None was given")
-        is_path = isinstance(save_path, str | os.PathLike)
-        restored = self._live.restore(sess, load_tensors(save_path) if is_path else save_path)
+        restored = self._live.restore(sess, save_path)
         self.restoration = report = restored.restoration
         if report is not None and not report.restored:
             raise RestoreError(f"{report.checkpoint} has none of the graph's variables", missing=list(report.missing))

@@ -48,13 +48,18 @@ def open_sources(model: Model, checkpoint: Any) -> list[Source]:
     return [_opened(checkpoint)]
 
 
-def _opened(checkpoint: Any) -> Source:
+def opened(checkpoint: Any) -> Any:
+    """What a path leads to, a Checkpoint or a Source, so that it is looked for once; anything else as it is."""
+    if not isinstance(checkpoint, str | os.PathLike):
+        return checkpoint
+    tensors = load_tensors(checkpoint)
+    return tensors if isinstance(tensors, Checkpoint) else Source(os.fspath(checkpoint), tensors)
+
+
+def _opened(given: Any) -> Source:
+    checkpoint = opened(given)
     if isinstance(checkpoint, Source):
         return checkpoint
-    if isinstance(checkpoint, str | os.PathLike):
-        path, checkpoint = os.fspath(checkpoint), load_tensors(checkpoint)
-        if not isinstance(checkpoint, Checkpoint):
-            return Source(path, checkpoint)
     if isinstance(checkpoint, Checkpoint):
         return Source(checkpoint.prefix, checkpoint, checkpoint.notes)
     if not isinstance(checkpoint, Mapping):
