@@ -14,11 +14,11 @@ themselves changed, a node is read by the newest signature that it fits: require
 
 from __future__ import annotations
 
+import os.path
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from graph_restore import protos
@@ -296,8 +296,8 @@ class OpTable(Mapping[str, Op]):
 @cache
 def op_table() -> OpTable:
     """The table that ships with the package, read on the first call."""
-    data = Path(__file__).with_name("ops.binpb").read_bytes()
-    table = protos.OpTable.FromString(data)
+    with open(os.path.join(os.path.dirname(__file__), "ops.binpb"), "rb") as stream:
+        table = protos.OpTable.FromString(stream.read())
     return OpTable(tuple(table.version), {entry.name: entry for entry in table.op}, {})
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from graph_restore.dtypes import DataType, data_type, from_numpy, item_size, numpy_dtype, type_name
 from graph_restore.errors import CorruptionError, FormatError, UnsupportedFormatError
+from graph_restore.storage.coding import decode_varints
 from graph_restore.storage.extent import Extent
 
 _PIECE = 1 << 20  # elements or bytes made at a time
@@ -258,15 +259,9 @@ class VarintTensor(LazyTensor):
 
     def _decode(self, data: np.ndarray[Any, Any], ends: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         starts = np.concatenate(([0], ends[:-1] + 1))
-        lengths = ends - starts + 1
-        if lengths.max() > 10:
+        if (ends - starts).max() >= 10:
             raise CorruptionError(f"tensor {self.name}: a varint of over 10 bytes", path=self.extent.source.name)
-        values = np.zeros(ends.size, np.uint64)
-        for index in range(int(lengths.max())):
-            longer = np.flatnonzero(lengths > index)
-            byte = data[starts[longer] + index].astype(np.uint64) & np.uint64(0x7F)
-            values[longer] |= byte << np.uint64(7 * index)
-        return values
+        return decode_varints(data, starts, ends)
 
     def _cast(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         if self.data_type is DataType.DT_BOOL:

@@ -11,6 +11,7 @@ import pytest
 import tables
 
 import graph_restore as gr
+from graph_restore.storage.coding import decode_varints
 from graph_restore.storage.extent import Checksum, Extent
 from graph_restore.storage.source import BytesSource
 from graph_restore.tensors import (
@@ -236,3 +237,25 @@ def test_a_tensor_that_gives_too_much_or_too_little() -> None:
 
 def test_repr_names_type_and_shape() -> None:
     assert repr(ArrayTensor("w", np.zeros((2, 3), np.float32))) == "<ArrayTensor w float32 [2, 3]>"
+
+
+@pytest.mark.parametrize(
+    ("data", "value"),
+    [
+        (b"\x00", 0),
+        (b"\x7f", 127),
+        (b"\x80\x01", 128),
+        (b"\x96\x01", 150),  # the example of protobuf's own documentation
+        (b"\x80\x80\x80\x80\x01", 1 << 28),
+        (b"\x81\x82\x83\x84\x85\x86\x87\x08", sum((n + 1) << 7 * n for n in range(8))),
+        (b"\xff" * 8 + b"\x01", (1 << 57) - 1),
+        (b"\xff" * 9 + b"\x01", (1 << 64) - 1),
+        (b"\xff" * 9 + b"\x7f", (1 << 64) - 1),  # bits past the 64th do not count
+        (b"\x81" + b"\x80" * 8 + b"\x00", 1),  # longer than it need be
+    ],
+)
+def test_varints_of_every_length(data: bytes, value: int) -> None:
+    run = np.frombuffer(b"\x05" + data + b"\xac\x02" + data, np.uint8)  # 5, it, 300, it
+    ends = np.flatnonzero(run < 0x80)
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    assert decode_varints(run, starts, ends).tolist() == [5, value, 300, value]

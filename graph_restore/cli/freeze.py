@@ -99,21 +99,24 @@ def _frozen(path: str, checkpoint: str | None, tags: list[str] | None, choices: 
     """(the model with values, the frozen model)."""
     from graph_restore.api import load
     from graph_restore.transforms.freeze import freeze
-    from graph_restore.transforms.initialize import initialize
-    from graph_restore.transforms.modernize import modernize
     from graph_restore.transforms.restore import restore
-    from graph_restore.transforms.simplify import simplify
 
     model = load(path, tags=tags)
     of_restore = {name: choices.pop(name) for name in ("include", "exclude", "rename", "cast", "moving_averages")}
     if checkpoint is not None or len(model.variables):
         model = restore(model, checkpoint, **of_restore)
     if choices.pop("initialize"):
+        from graph_restore.transforms.initialize import initialize
+
         model = initialize(model)
-    simple = simplify if choices.pop("simpler") else _unchanged
-    modern = modernize if choices.pop("modernize") else _unchanged
-    return model, simple(modern(freeze(model, choices.pop("fetches"), choices.pop("feeds"), **choices)))
+    modern, simpler = choices.pop("modernize"), choices.pop("simpler")
+    frozen = freeze(model, choices.pop("fetches"), choices.pop("feeds"), **choices)
+    if modern:
+        from graph_restore.transforms.modernize import modernize
 
+        frozen = modernize(frozen)
+    if simpler:
+        from graph_restore.transforms.simplify import simplify
 
-def _unchanged(model: Any) -> Any:
-    return model
+        frozen = simplify(frozen)
+    return model, frozen

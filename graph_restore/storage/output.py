@@ -13,12 +13,11 @@ from contextlib import suppress
 from types import TracebackType
 
 from graph_restore.errors import UnsupportedFormatError
-from graph_restore.storage.crc32c import checked_chunks
 from graph_restore.storage.extent import Extent
 from graph_restore.storage.source import Source
 
 _BUFFER = 1 << 18
-_SPLICE_FROM = 1 << 16  # shorter stretches are cheaper read and written with their neighbours
+_DIRECT_FROM = 1 << 16  # shorter pieces are cheaper written with their neighbours
 _WRITE_BACK = 8 << 20  # bytes after which the disk is set to work, so that the sync at the end finds little to do
 _NO_COPY_FILE_RANGE = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM}
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -73,6 +72,10 @@ class AtomicFile:
     def write(self, data: bytes) -> None:
         """Append `data`."""
         self.size += len(data)
+        if len(data) >= _DIRECT_FROM:
+            self._flush()
+            self._put(data)
+            return
         self._buffer += data
         if len(self._buffer) >= _BUFFER:
             self._flush()
@@ -86,44 +89,30 @@ class AtomicFile:
                 self.write(part)
 
     def splice(self, extent: Extent) -> None:
-        """Append a stretch of another file, its checksum tested on the way; CorruptionError when it is wrong."""
-        source, check = extent.source, extent.checksum
-        self._sources.add(source)
-        exact = check is None or (check.offset, check.length) == (extent.offset, extent.length)
-        descriptor = source.fileno() if extent.length >= _SPLICE_FROM and exact and self._splices else None
-        if descriptor is None:
-            for chunk in extent.chunks():
-                self.write(chunk)
-            return
+        """Append a stretch of another file, its checksum tested on the way; CorruptionError when it is wrong.
+
+        What was read for its checksum is written while the processor has it at hand, which is faster than to have the
+        kernel copy it then; it copies what need not be looked at.
+        """
+        self._sources.add(extent.source)
+        large = extent.length >= _DIRECT_FROM and extent.checksum is None and self._splices
+        descriptor = extent.source.fileno() if large else None
+        done = 0 if descriptor is None else self._copy(descriptor, extent.offset, extent.length)
+        for chunk in extent.part(done, extent.length - done).chunks():
+            self.write(chunk)
+
+    def _copy(self, descriptor: int, offset: int, length: int) -> int:
+        """Have the kernel append what lies at `offset` of another file; how many of the bytes it could."""
         self._flush()
-        position, end = extent.offset, extent.offset + extent.length
-        if check is not None:
-            for chunk in checked_chunks(source, check.offset, check.length, check.masked_crc, check.what):
-                self._copy(descriptor, position, chunk)
-                position += len(chunk)
-        while position < end:
-            step = min(end - position, _WRITE_BACK)
-            self._copy(descriptor, position, step if self._splices else source.pread(position, step))
-            position += step
-
-    def _copy(self, descriptor: int, offset: int, chunk: bytes | int) -> None:
-        """Append what lies at `offset` of another file; `chunk` is these bytes, or only their number."""
-        length = chunk if isinstance(chunk, int) else len(chunk)
-        done = self._copy_in_kernel(descriptor, offset, length) if self._splices else 0
-        while done < length:
-            rest = chunk[done:] if not isinstance(chunk, int) else os.pread(descriptor, length - done, offset + done)
-            done += self._put(rest)
-        self.size += length
-        self._advance(length)
-
-    def _copy_in_kernel(self, descriptor: int, offset: int, length: int) -> int:
         done = 0
         try:
             while done < length:
-                step = os.copy_file_range(descriptor, self._descriptor, length - done, offset + done)
+                step = os.copy_file_range(descriptor, self._descriptor, min(length - done, _WRITE_BACK), offset + done)
                 if not step:
                     break
                 done += step
+                self.size += step
+                self._advance(step)
         except OSError as error:
             if error.errno not in _NO_COPY_FILE_RANGE:
                 error.filename = self.path
@@ -131,21 +120,21 @@ class AtomicFile:
             self._splices = False
         return done
 
-    def _put(self, data: bytes | memoryview) -> int:
-        """How many of the bytes were written; an error names the file."""
+    def _flush(self) -> None:
+        self._put(bytes(self._buffer))
+        self._buffer.clear()
+
+    def _put(self, data: bytes) -> None:
+        """Write at once; an error names the file."""
+        view = memoryview(data)
         try:
-            return os.write(self._descriptor, data)
+            while view:
+                count = os.write(self._descriptor, view)
+                self._advance(count)
+                view = view[count:]
         except OSError as error:
             error.filename = self.path
             raise
-
-    def _flush(self) -> None:
-        view = memoryview(bytes(self._buffer))
-        self._buffer.clear()
-        while view:
-            count = self._put(view)
-            self._advance(count)
-            view = view[count:]
 
     def _advance(self, count: int) -> None:
         """Tell of `count` bytes written, and have the disk begin with them meanwhile.

@@ -18,7 +18,7 @@ from graph_restore.variables import RESOURCE_OPS
 def name_former_constants(draft: Draft, roots: Collection[str]) -> None:
     """Put the constants under their former names; `roots`: the nodes that have to stay."""
     taken: dict[str, str] = {}
-    for node in draft.graph.graph_def.node:
+    for node in draft.graph.by_op.get("ReadVariableOp", ()):
         handle = _former_handle(draft, node)
         if handle and _take_place(draft, handle, node.name):
             taken[handle] = node.name
@@ -29,8 +29,8 @@ def name_former_constants(draft: Draft, roots: Collection[str]) -> None:
 
 
 def _former_handle(draft: Draft, node: Any) -> str:
-    """The handle that a read of that kind reads; "" for any other node."""
-    if node.op != "ReadVariableOp" or node.name not in draft.nodes:
+    """The handle that a read of that kind reads; "" for any other read."""
+    if node.name not in draft.nodes:
         return ""
     handle = draft.graph.nodes.get(node_of(node.input[0]))
     if handle is None or handle.op not in RESOURCE_OPS or "shared_name" not in handle.attr:

@@ -17,7 +17,6 @@ from graph_restore.errors import FreezeError, NodeNotFoundError, did_you_mean
 from graph_restore.model import Model
 from graph_restore.transforms.definitions import with_definitions
 from graph_restore.transforms.draft import Draft, Tensor
-from graph_restore.transforms.saver import build_saver
 from graph_restore.transforms.selection import Selected, Selection
 from graph_restore.variables import VARIABLE_OPS, Variable, Variables
 
@@ -76,6 +75,8 @@ def with_kept(frozen: Model, kept: Variables) -> Model:
     frozen = replace(frozen, variables=Variables(whole), notes=(*frozen.notes, *notes))
     if not left:
         return frozen
+    from graph_restore.transforms.saver import build_saver  # most runs keep none
+
     saved = build_saver(frozen)
     found = find_variables(saved.graph, {}, saved.savers)
     variables = [_as_found(one, found[one.name]) for one in saved.variables]
