@@ -238,8 +238,9 @@ def waits_for_the_switch_alone(tf: Any, x: Any, t: Any, p: Any) -> Any:
 @_raw
 def merge_that_waits_for_the_dead(tf: Any, x: Any, t: Any, p: Any) -> Any:
     off, on = tf.raw_ops.Switch(data=x, pred=t)
+    doubled = x * 2  # made outside: a control edge on it would stand for that of the Merge
     with tf.control_dependencies([(on + 1).op]):
-        late = tf.raw_ops.Merge(inputs=[x * 2, off])[0]
+        late = tf.raw_ops.Merge(inputs=[doubled, off])[0]
     return [tf.raw_ops.Merge(inputs=[late, off * 3])[0]]
 
 

@@ -29,7 +29,7 @@ def _pieces(net, training, name, reuse, averages):
     if not training:
         return tf.nn.batch_normalization(net, kept, averages["average"].average(averages["variance"]), beta, None, 1e-3)
     mean, averages["variance"] = tf.nn.moments(net, [0, 1, 2])
-    averages["average"] = tf.train.ExponentialMovingAverage(DECAY)
+    averages["average"] = tf.train.ExponentialMovingAverage(DECAY, name="kept_average")
     updates = [tf.assign(kept, kept * DECAY + mean * (1 - DECAY)), averages["average"].apply([averages["variance"]])]
     with tf.control_dependencies(updates):
         return tf.nn.batch_normalization(net, mean, averages["variance"], beta, None, 1e-3)
