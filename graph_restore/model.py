@@ -147,3 +147,9 @@ class Model:
 
     def __repr__(self) -> str:
         return f"<Model {self.source} nodes={len(self.graph.nodes)} variables={len(self.variables)}>"
+
+
+def require_model(model: Any) -> None:
+    """TypeError that says how to get a Model, when a path or message was given instead."""
+    if not isinstance(model, Model):
+        raise TypeError(f"a Model is needed, found {type(model).__name__}; pass what graph_restore.load gives for it")

@@ -312,6 +312,27 @@ def test_values_that_are_not_there() -> None:
     assert gr.freeze(half, "y", ["x", "b"]).feeds == ("x:0", "b:0")
 
 
+def test_values_under_other_names_are_pointed_out() -> None:
+    one = case("mismatch/tf1.4.1-v2")
+    restored = gr.restore(gr.load(one.graph_pb), one.other_prefixes["renamed"])
+    with pytest.raises(gr.FreezeError) as caught:
+        gr.freeze(restored, "y")
+    assert "no value in " in str(caught.value) and "renamed/model.ckpt:" in str(caught.value)
+    assert "w: no value, expected under key w; near: tower/w" in str(caught.value)
+    assert "all 2 missing names match after removing the prefix `tower/`" in str(caught.value)
+
+
+def test_arguments_of_the_wrong_kind() -> None:
+    one = case("linear/tf1.4.1-v2")
+    for verb in (gr.freeze, gr.restore):
+        with pytest.raises(TypeError, match="a Model is needed, found str; pass what graph_restore.load gives"):
+            verb(str(one.graph_pb))
+    with pytest.raises(gr.NodeNotFoundError, match=r"\^y is a control edge, not a tensor; pass y:0"):
+        gr.freeze(_restored(one.id), "^y")
+    with pytest.raises(NotADirectoryError, match="asset_dir is no directory: 'nowhere'"):
+        gr.freeze(_restored(one.id), "y", asset_dir="nowhere")
+
+
 def test_values_stay_on_disk(tmp_path: Path) -> None:
     one = case("linear/tf1.15.5-v2")
     for path in one.directory.glob("model.ckpt*"):

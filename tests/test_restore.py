@@ -353,3 +353,9 @@ def test_import_prefix_without_a_saver() -> None:
 def test_on_mismatch_is_checked(on_mismatch: str) -> None:
     with pytest.raises(ValueError, match="on_mismatch"):
         gr.restore(gr.load(PREFIXED), {}, on_mismatch=on_mismatch)
+
+
+def test_averages_that_are_not_there_are_missed() -> None:
+    one = case("linear/tf1.4.1-v2")
+    report = gr.restore(gr.load(one.graph_pb), one.prefix, moving_averages=True).restoration
+    assert report is not None and "moving_averages=True changed nothing" in report.notes[-1]

@@ -627,3 +627,12 @@ def test_nodes_are_built_outside_the_callers_control_dependencies() -> None:
             (y,), saver = gr.restore_graph(str(one.graph_pb), one.prefix, return_elements=["y:0"])
         assert_same(session.run(y, one.oracle["feeds"]), one.oracle["outputs"]["y:0"], "y")
         saver.restore(session, one.prefix)
+
+
+def test_a_checkpoint_of_another_model_is_refused() -> None:
+    import tensorflow as tf
+
+    with tf.Graph().as_default() as graph, tf.compat.v1.Session():
+        with pytest.raises(gr.RestoreError, match="this is the checkpoint of another model: 0 restored, 2 missing"):
+            gr.restore_graph(str(case("linear/tf1.4.1-v2").graph_pb), str(case("mlp/tf1.4.1-v2").prefix))
+        assert not graph.get_operations()

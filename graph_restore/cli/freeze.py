@@ -82,7 +82,7 @@ def command(
         write(frozen, output, form, **({"overwrite": force} if form == "saved_model" else {}))
         if ops_header is not None:
             write_ops_header(frozen, ops_header, note)
-    report(before, frozen, output, kept)
+    report(before, frozen, output, kept, inline=choices["tables"] == "inline")
     if print_cpp:
         from graph_restore.cpp import cpp_snippet
 

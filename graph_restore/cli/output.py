@@ -88,8 +88,8 @@ def write_kept(frozen: Model, prefix: str, overwrite: bool) -> str | None:
     return prefix
 
 
-def report(before: Model, frozen: Model, path: str, kept: str | None = None) -> None:
-    """Print what was done; `kept`: the checkpoint of the variables that were kept."""
+def report(before: Model, frozen: Model, path: str, kept: str | None = None, *, inline: bool = True) -> None:
+    """Print what was done; `kept`: the checkpoint of the variables that were kept; `inline`: how tables are filled."""
     variables = frozen_variables(before, frozen)
     facts = {
         "wrote": f"{path}, {total_size(path):,} bytes, {len(frozen.graph.graph_def.node)} nodes",
@@ -100,7 +100,8 @@ def report(before: Model, frozen: Model, path: str, kept: str | None = None) -> 
     if kept is not None:
         facts["checkpoint"] = f"{kept}, of the variables kept; to be restored by {_restore_op(frozen)}"
     if frozen.init_op is not None:
-        facts["init_op"] = f"{frozen.init_op}, to be run once before the first fetch"
+        need = "need not be run: look-ups fill their tables" if inline else "to be run once before the first fetch"
+        facts["init_op"] = f"{frozen.init_op}, {need}"
     sys.stdout.writelines(line + "\n" for line in rows(facts.items()))
 
 

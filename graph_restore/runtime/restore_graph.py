@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from graph_restore.discovery import find_variables
-from graph_restore.errors import GraphRestoreError, GraphRestoreWarning
+from graph_restore.errors import GraphRestoreError, GraphRestoreWarning, RestoreError
 from graph_restore.graph import Graph
 from graph_restore.model import Model
 from graph_restore.protos import SaverDef
@@ -98,7 +98,7 @@ def restore_graph(
     model = _with_saver_def(model_of(graph_def), saver_def)
     checkpoint = opened(save_path)
     if checkpoint is not None:
-        restore(model, checkpoint, **options)  # what does not fit is told before anything is built
+        _refuse_strangers(restore(model, checkpoint, **options))  # before anything is built
     keyed = _with_keys(model, checkpoint)
     elements = list(return_elements or ())
     check_elements(model.graph, elements)
@@ -215,6 +215,13 @@ def _fill(live: LiveModel, session: Any, checkpoint: Any, initialize_missing: bo
         live.initialise(session, restored)
     else:
         live.report(live.lacking(restored), "have no value yet")
+
+
+def _refuse_strangers(restored: Model) -> None:
+    """RestoreError when nothing of a checkpoint fits: the model would run on random values."""
+    report = restored.restoration
+    if report is not None and report.missing and report.unused and not report.restored:
+        raise RestoreError(f"this is the checkpoint of another model: {report}", missing=list(report.missing))
 
 
 def _has_values(model: Model) -> bool:

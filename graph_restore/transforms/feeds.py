@@ -38,6 +38,8 @@ def resolve(graph: Graph, names: str | Iterable[str]) -> list[Tensor]:
     for name in [names] if isinstance(names, str) else names:
         node = graph.node(name)
         tensor = parse_tensor_name(name)
+        if tensor[1] < 0:
+            raise NodeNotFoundError(f"{name} is a control edge, not a tensor; pass {node.name}:0")
         count = _output_count(graph, node)
         if count is not None and tensor[1] >= max(count, 1):
             raise NodeNotFoundError(f"node {node.name} ({node.op}) has {count} outputs; there is no {name}")

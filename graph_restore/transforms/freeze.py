@@ -12,12 +12,14 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from graph_restore.model import Model
+from graph_restore.model import Model, require_model
 from graph_restore.names import tensor_name
+from graph_restore.storage.files import is_directory
 from graph_restore.transforms.conditions import fold_conditions
 from graph_restore.transforms.constants import set_constants
 from graph_restore.transforms.draft import Draft, Tensor
@@ -66,7 +68,7 @@ def freeze(
     Every choice is told by a GraphRestoreWarning and in the result's `notes`. Raises FreezeError for what cannot be
     frozen without changing the result, NodeNotFoundError for names the graph does not have.
     """
-    _check_choices(tables, on_update, precision)
+    _check_arguments(model, tables, on_update, precision, asset_dir)
     kept = kept_variables(model, keep_variables)
     graph = modern_functions(model.graph)
     chosen, fed = choose(model, fetches, feeds)
@@ -85,7 +87,7 @@ def freeze(
     inline_tables(draft, model, fillers, tables == "inline", asset_dir)
     roots |= initializer_nodes(draft, kept, roots, targets)
     draft.keep(draft.ancestors(roots))
-    freeze_variables(draft, others(model.variables, kept), targets, roots, on_update)
+    freeze_variables(draft, others(model.variables, kept), targets, roots, on_update, model.restoration)
     name_former_constants(draft, roots)
     init_op = init_node(draft, model.init_op, fillers)
     clean(draft, keep_devices)
@@ -108,11 +110,14 @@ def freeze(
     return with_kept(result, kept)
 
 
-def _check_choices(tables: str, on_update: str, precision: str | None) -> None:
+def _check_arguments(model: Any, tables: str, on_update: str, precision: str | None, asset_dir: str | None) -> None:
+    require_model(model)
     if tables not in _TABLE_MODES or on_update not in ("error", "initial"):
         raise ValueError(f"tables is one of {_TABLE_MODES} and on_update 'error' or 'initial'")
     if precision is not None and precision not in PRECISIONS:
         raise ValueError(f"precision is one of {list(PRECISIONS)}, not {precision!r}")
+    if asset_dir is not None and not is_directory(asset_dir):
+        raise NotADirectoryError(errno.ENOTDIR, "asset_dir is no directory", asset_dir)
 
 
 def _outputs(draft: Draft, targets: list[Tensor], variables: Variables) -> list[Tensor]:

@@ -33,7 +33,7 @@ class Report:
         self._missing_variables: dict[str, Variable] = {}
         self._restored: dict[str, str] = {}
         self._renamed: dict[str, str] = {}
-        self._averaged: dict[str, str] = {}
+        self.averaged: dict[str, str] = {}
         self._cast: dict[str, str] = {}
         self._joined: dict[str, int] = {}
         self._from: dict[str, str] = {}
@@ -64,7 +64,7 @@ class Report:
             return
         self._restored[variable.name] = key
         if average:
-            self._averaged[variable.name] = key
+            self.averaged[variable.name] = key
         if variable.checkpoint_key != key:  # which is the name it was looked for
             self._renamed[variable.name] = key
         if len(self._sources) > 1:
@@ -106,7 +106,7 @@ class Report:
             checkpoint=" and ".join(self._sources),
             restored=self._restored,
             renamed=self._renamed,
-            averaged=self._averaged,
+            averaged=self.averaged,
             cast=self._cast,
             joined=self._joined,
             sources=self._from,

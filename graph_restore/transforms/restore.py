@@ -14,7 +14,7 @@ from typing import Any
 
 from graph_restore.discovery import with_saver
 from graph_restore.errors import RestoreError
-from graph_restore.model import Model
+from graph_restore.model import Model, require_model
 from graph_restore.transforms.matching import Finder, choose_saver, import_prefix
 from graph_restore.transforms.renaming import Rename, Renaming
 from graph_restore.transforms.report import Report
@@ -46,6 +46,7 @@ def restore(
     Raises RestoreError with all that is missing (if `strict`) or mismatched; CheckpointNotFoundError for a bare graph
     without `checkpoint`; GraphRestoreError when `rename` gives two keys one name.
     """
+    require_model(model)
     if on_mismatch not in ("error", "skip"):
         raise ValueError(f"on_mismatch is 'error' or 'skip', not {on_mismatch!r}")
     sources = open_sources(model, checkpoint)
@@ -72,6 +73,8 @@ def restore(
         averaged = moving_averages and _take(report, "average", finders, variable)
         if not averaged and not _take(report, "find", finders, variable):
             report.miss(variable)
+    if moving_averages and not report.averaged:
+        notes.append("moving_averages=True changed nothing: no variable that was restored has an average there")
     notes += [*hidden, *choice, *chosen.notes(variables), *left_out.notes(variables)]
     notes += renaming.notes(key for source in sources for key in source.tensors)
     return report.finish(model, notes, strict, on_mismatch)

@@ -15,6 +15,7 @@ import numpy as np
 from graph_restore.dtypes import REF_OFFSET, DataType
 from graph_restore.errors import FreezeError, UnsupportedFormatError, near_names
 from graph_restore.graph import tensor_attr
+from graph_restore.model import Restoration
 from graph_restore.names import is_control, node_of
 from graph_restore.protos import NodeDef, TensorProto
 from graph_restore.tensor_proto import encode_head
@@ -32,9 +33,15 @@ _PLAIN = {
 
 
 def freeze_variables(
-    draft: Draft, variables: Variables, targets: list[Tensor], roots: set[str], on_update: str
+    draft: Draft,
+    variables: Variables,
+    targets: list[Tensor],
+    roots: set[str],
+    on_update: str,
+    restoration: Restoration | None,
 ) -> None:
-    """Leave no variable in a draft that has been cut to `roots`; FreezeError for what cannot be frozen."""
+    """Leave no variable in a draft that has been cut to `roots`; FreezeError for what cannot be frozen. `restoration`:
+    what gave the variables their values."""
     present = [variable for variable in variables if _is_variable(draft, variable.name)]
     aliases = find_aliases(draft, present)
     former = dict(draft.nodes)
@@ -44,7 +51,7 @@ def freeze_variables(
         draft.keep(draft.ancestors(roots))
         check_nothing_lost(draft, former, updates - values.keys())
     needed = [variable for variable in present if variable.name in draft.nodes]
-    _require_values(needed, variables)
+    _require_values(needed, restoration)
     read = [variable for variable in present if variable.name in draft.nodes or variable.name in values.values()]
     if updates:
         aliases = find_aliases(draft, read, values)  # one that is overwritten first is read, and not needed itself
@@ -90,24 +97,26 @@ def _is_variable(draft: Draft, name: str) -> bool:
     return name in draft.nodes and draft.nodes[name].op in VARIABLE_OPS
 
 
-def _require_values(needed: list[Variable], variables: Variables) -> None:
+def _require_values(needed: list[Variable], restoration: Restoration | None) -> None:
     """FreezeError that names every needed variable without a value, and what the checkpoint has instead."""
     without = [variable for variable in needed if variable.value is None]
     if not without:
         return
-    have = [variable.checkpoint_key or variable.name for variable in variables if variable.value is not None]
     lines = []
     for variable in without:
         key = variable.checkpoint_key or variable.name
-        near = near_names(key, have)
-        lines.append(f"  {variable.name}: no value, expected under key {key}" + (f"; near: {near}" if near else ""))
-    nothing = not have
+        near = near_names(key, restoration.unused) if restoration is not None else []
+        lines.append(
+            f"  {variable.name}: no value, expected under key {key}" + (f"; near: {', '.join(near)}" if near else "")
+        )
+    if restoration is None:
+        where, advice = " (restore the model first)", []
+    else:
+        where = f" in {restoration.checkpoint}" if restoration.checkpoint else ""
+        advice = [str(restoration.guess)] if restoration.guess is not None else []
+        advice.append("pass rename= or another checkpoint to restore, or feed what they compute")
     raise FreezeError(
-        f"{len(without)} variables that the fetches need have no value"
-        + (" (restore the model first)" if nothing else "")
-        + ":\n"
-        + "\n".join(lines)
-        + ("" if nothing else "\npass rename= or another checkpoint to restore, or feed what they compute"),
+        "\n".join([f"{len(without)} variables that the fetches need have no value{where}:", *lines, *advice]),
         variables=[variable.name for variable in without],
     )
 
