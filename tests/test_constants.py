@@ -236,15 +236,6 @@ def waits_for_the_switch_alone(tf: Any, x: Any, t: Any, p: Any) -> Any:
 
 
 @_raw
-def merge_that_waits_for_the_dead(tf: Any, x: Any, t: Any, p: Any) -> Any:
-    off, on = tf.raw_ops.Switch(data=x, pred=t)
-    doubled = x * 2  # made outside: a control edge on it would stand for that of the Merge
-    with tf.control_dependencies([(on + 1).op]):
-        late = tf.raw_ops.Merge(inputs=[doubled, off])[0]
-    return [tf.raw_ops.Merge(inputs=[late, off * 3])[0]]
-
-
-@_raw
 def trigger(tf: Any, x: Any, t: Any, p: Any) -> Any:
     off, on = tf.raw_ops.Switch(data=x, pred=t)
     with tf.control_dependencies([(on + 1).op, (off + 1).op]):
@@ -303,3 +294,18 @@ def test_rules_of_the_executor(name: str, p: bool, tmp_path: Path) -> None:
     frozen = gr.freeze(model, fetches, ["x", "p"], constants={"t": False})
     for found, value in zip(_run(frozen.graph.materialize(), fetches, feeds), expected):
         np.testing.assert_array_equal(found, value)
+
+
+def test_a_merge_that_waits_for_the_dead_is_refused() -> None:
+    """TensorFlow 0.12 to 2.21 give no value for Merge([dead, x], ^dead), and one for Merge([x, y], ^dead)."""
+    import tensorflow.compat.v1 as tf
+
+    with tf.Graph().as_default() as graph:
+        x, t = tf.placeholder(tf.float32, [2], name="x"), tf.placeholder(tf.bool, [], name="t")
+        off, on = tf.raw_ops.Switch(data=x, pred=t)
+        doubled = x * 2  # made outside: a control edge on it would stand for that of the Merge
+        with tf.control_dependencies([(on + 1).op]):
+            tf.raw_ops.Merge(inputs=[doubled, off], name="y")
+    with pytest.raises(gr.FreezeError, match=r"y \(Merge\) waits for nodes of a branch that may not be taken, given t"):
+        gr.freeze(gr.load(graph.as_graph_def()), "y", constants={"t": False})
+    assert gr.freeze(gr.load(graph.as_graph_def()), "y", constants={"t": True}).graph.nodes

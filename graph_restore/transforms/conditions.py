@@ -76,6 +76,8 @@ class _Round:
                     f"{', '.join(sorted(self._given)[:3])}; fetch what the branches give, or another constant",
                     nodes={name: "in a branch that is not taken"},
                 )
+        if self._live.odd:
+            self._refuse_odd(min(self._live.odd))
         for name in self._live.order:
             if name not in self._live.dead:
                 self._rewrite_node(self._draft.nodes[name])
@@ -163,11 +165,20 @@ class _Round:
                 "feed the constant instead",
                 nodes={node.name: "a loop that never turns"},
             )
+        if len(alive) == 1 and sum(not self._is_sure(item) for item in control_inputs(node)) > 1:
+            self._refuse_odd(node.name)
         if len(alive) == 1:
             index = self._index_node(node, alive[0]) if self._takes_index(node) else ""
             self._pass_through(node, data[alive[0]], 0, [], index)
         else:
             self._shorten_merge(self._draft.change(node.name), data, alive)
+
+    def _refuse_odd(self, name: str) -> None:
+        raise FreezeError(
+            f"{name} (Merge) waits for nodes of a branch that may not be taken, given {', '.join(sorted(self._given))};"
+            " whether TensorFlow runs it is not certain; feed the constant, or what the Merge gives",
+            nodes={name: "a Merge that waits for a branch"},
+        )
 
     def _shorten_merge(self, node: Any, data: list[str], alive: list[int]) -> None:
         if self._takes_index(node):

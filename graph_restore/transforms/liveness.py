@@ -4,7 +4,8 @@
    one side decides (`loose`: the other side's shape is that of the result). They are values "if the tensor gets one
    at all": a branch may still not run.
 2. A Switch whose predicate is known never fills its other output. What takes such a dead tensor, or waits for a dead
-   node, is dead; a Merge when all it could pass on is dead, or what it waits for; a ControlTrigger never.
+   node, is dead; a Merge needs one of its inputs only; a ControlTrigger is never dead. A Merge that waits for what is
+   dead is `odd`: TensorFlow counts that among its dead inputs, and whether it runs depends on their number.
    (tensorflow/core/common_runtime/propagator_state.cc.)
 3. A loop is left to run: the predicate of its Switches is never taken for known, nor what goes round in it.
 """
@@ -40,6 +41,7 @@ class Liveness:
         self.loose: set[Tensor] = set()  # known in value, not in shape
         self.taken: dict[str, int] = {}  # Switch to the output that its known predicate fills
         self.dead: set[str] = set()
+        self.odd: set[str] = set()
         self.sure: set[str] = set()  # nodes that run, come what may, outside loops
         for name in self.order:
             self._visit(draft.nodes[name])
@@ -73,8 +75,10 @@ class Liveness:
             coming = [item for item in inputs if item[1] >= 0 and self._op(item[0]) not in NEXT_ITERATIONS]
             alive = [item for item in coming if not self.is_dead(item)]
             controls = [item for item in inputs if item[1] < 0]
-            if not alive or any(self.is_dead(item) for item in controls):
+            if not alive:
                 self.dead.add(node.name)
+            elif any(self.is_dead(item) for item in controls):
+                self.odd.add(node.name)
             elif any(self.is_sure(item) for item in alive) and all(self.is_sure(item) for item in controls):
                 self.sure.add(node.name)
             if len(alive) == 1 and len(coming) == len([item for item in inputs if item[1] >= 0]):
