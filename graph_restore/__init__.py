@@ -26,15 +26,20 @@ if TYPE_CHECKING:
     from graph_restore.errors import TensorFlowRequiredError as TensorFlowRequiredError
     from graph_restore.errors import TensorNotFoundError as TensorNotFoundError
     from graph_restore.errors import UnsupportedFormatError as UnsupportedFormatError
+    from graph_restore.errors import UpgradeError as UpgradeError
     from graph_restore.graph import Graph as Graph
     from graph_restore.model import Model as Model
+    from graph_restore.runtime.keras_layer import as_keras_layer as as_keras_layer
+    from graph_restore.runtime.module import as_module as as_module
     from graph_restore.runtime.restore_graph import restore_graph as restore_graph
+    from graph_restore.runtime.session import Session as Session
     from graph_restore.runtime.variables import RestoredVariable as RestoredVariable
     from graph_restore.runtime.verify import verify as verify
     from graph_restore.tensors import LazyTensor as LazyTensor
     from graph_restore.transforms.freeze import freeze as freeze
     from graph_restore.transforms.initialize import initialize as initialize
     from graph_restore.transforms.modernize import modernize as modernize
+    from graph_restore.transforms.resources import upgrade_variables as upgrade_variables
     from graph_restore.transforms.restore import restore as restore
     from graph_restore.transforms.saver import build_saver as build_saver
     from graph_restore.transforms.simplify import simplify as simplify
@@ -49,12 +54,14 @@ _MODULES = {
     "initialize": "transforms.initialize", "freeze": "transforms.freeze",
     "build_saver": "transforms.saver", "unfreeze": "transforms.unfreeze", "simplify": "transforms.simplify",
     "restore_graph": "runtime.restore_graph", "RestoredVariable": "runtime.variables",
-    "verify": "runtime.verify",
+    "verify": "runtime.verify", "Session": "runtime.session", "as_module": "runtime.module",
+    "as_keras_layer": "runtime.keras_layer",
     "modernize": "transforms.modernize",
     "Graph": "graph", "LazyTensor": "tensors", "Model": "model", "Variable": "variables",
     "GraphRestoreError": "errors", "FormatError": "errors", "CorruptionError": "errors",
     "UnsupportedFormatError": "errors", "CheckpointNotFoundError": "errors", "TensorNotFoundError": "errors",
     "NodeNotFoundError": "errors", "RestoreError": "errors", "FreezeError": "errors",
+    "UpgradeError": "errors", "upgrade_variables": "transforms.resources",
     "TensorFlowRequiredError": "errors", "GraphRestoreWarning": "errors",
 }  # fmt: skip
 

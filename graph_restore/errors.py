@@ -9,6 +9,7 @@
       NodeNotFoundError(KeyError)
       RestoreError                               .missing .mismatched .unused
       FreezeError                                .variables .nodes
+      UpgradeError                               .nodes
       TensorFlowRequiredError(ImportError)
       PackageRequiredError(ImportError)
 
@@ -110,6 +111,17 @@ class FreezeError(GraphRestoreError):
     def __init__(self, message: str, *, variables: Sequence[str] = (), nodes: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.variables, self.nodes = list(variables), dict(nodes or {})
+
+
+class UpgradeError(GraphRestoreError):
+    """The graph cannot be brought to TensorFlow 2's form without changing what it computes.
+
+    `nodes`: node name to the reason.
+    """
+
+    def __init__(self, message: str, *, nodes: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.nodes = dict(nodes or {})
 
 
 class TensorFlowRequiredError(GraphRestoreError, ImportError):

@@ -43,9 +43,10 @@ LIVE_LIBRARIES = {"tensorflow", "tensorboard", "keras", "tf_keras"}
 PUBLIC_NAMES = [
     "Checkpoint", "CheckpointNotFoundError", "CorruptionError", "FormatError", "FreezeError", "Graph",
     "GraphRestoreError", "GraphRestoreWarning", "LazyTensor", "Model", "NodeNotFoundError", "RestoreError",
-    "RestoredVariable", "TensorFlowRequiredError", "TensorNotFoundError", "UnsupportedFormatError", "Variable",
-    "build_saver", "export", "freeze", "initialize", "latest_checkpoint", "load", "load_checkpoint", "modernize",
-    "restore", "restore_graph", "simplify", "unfreeze", "verify",
+    "RestoredVariable", "Session", "TensorFlowRequiredError", "TensorNotFoundError", "UnsupportedFormatError",
+    "UpgradeError", "Variable", "as_keras_layer", "as_module", "build_saver", "export", "freeze", "initialize",
+    "latest_checkpoint", "load", "load_checkpoint", "modernize", "restore", "restore_graph", "simplify",
+    "unfreeze", "upgrade_variables", "verify",
 ]  # fmt: skip
 
 

@@ -30,9 +30,10 @@ def test_python_without_tensorflow(place: Path) -> None:
 
 @pytest.mark.tensorflow
 def test_python_with_tensorflow(place: Path) -> None:
-    (text,) = [text for text in PYTHON if "tensorflow" in text]
-    run(["-c", text], place)
+    continued, module = [text for text in PYTHON if "tensorflow" in text]
+    run(["-c", continued], place)
     assert (place / "continued" / "model.ckpt.index").exists()
+    run(["-c", f"{module}assert len(gradients) > 1 and all(gradient is not None for gradient in gradients)"], place)
 
 
 def marked(command: str, shown: list[str]) -> Any:

@@ -31,6 +31,7 @@ _OF_SAVED_MODEL = ("fetches", "feeds", "whole_graph", "asset_dir")
 @click.option("--cast", is_flag=True, help="Convert values of another dtype.")
 @click.option("--initialize", is_flag=True, help="First values for variables without a tensor.")
 @click.option("--asset-dir", metavar="DIR", help="Where vocabulary files lie now.")
+@click.option("--upgrade-variables", is_flag=True, help="Reference variables as resource ones.")
 @click.option("--keep-devices", is_flag=True, help="Leave device placements in.")
 @click.option("--force", is_flag=True, help="Replace a SavedModel or checkpoint.")
 def command(
@@ -81,10 +82,12 @@ def _refuse_options(given: dict[str, Any], form: str | None) -> None:
 def _restored(path: str, checkpoint: str | None, tags: list[str] | None, choices: dict[str, Any]) -> Any:
     from graph_restore.api import load
     from graph_restore.transforms.initialize import initialize
+    from graph_restore.transforms.resources import upgrade_variables
     from graph_restore.transforms.restore import restore
 
     model = load(path, tags=tags)
-    first_values = choices.pop("initialize")
+    first_values, upgrade = choices.pop("initialize"), choices.pop("upgrade_variables")
     if checkpoint is not None or len(model.variables):
         model = restore(model, checkpoint, **choices)
-    return initialize(model) if first_values else model
+    model = initialize(model) if first_values else model
+    return upgrade_variables(model) if upgrade else model

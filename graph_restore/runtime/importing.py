@@ -118,13 +118,14 @@ def import_graph(
             input_map=input_map,
             return_elements=[*return_elements, *names],
             name=scope,
-            producer_op_list=_op_list(graph),
+            producer_op_list=operation_list(graph),
         )
     asked = len(return_elements)
     return found[:asked], Imported(into, dict(zip(names, found[asked:])))
 
 
-def _op_list(graph: Graph) -> Any:
+def operation_list(graph: Graph) -> Any:
+    """The op list that came with a model, as TensorFlow takes it; None without one."""
     if graph.op_list is None or not graph.op_list.op:
         return None
     op_list = tensorflow().compat.v1.MetaGraphDef().meta_info_def.stripped_op_list

@@ -63,10 +63,17 @@ class LiveModel:
                 values = [content.read() for content in restored.tables[table.table]]
                 session.run(self.imported.operation(table.node), dict(zip(tensors, values)))
 
+    def fill_own_tables(self, session: Any) -> None:
+        """Fill the mutable tables whose keys and values the model brought with it."""
+        for table in saved_tables(self.model.graph):
+            if table.table in self.model.tables:
+                tensors = [self.imported.tensor(name) for name in table.tensors]
+                values = [tensor.read() for tensor in self.model.tables[table.table]]
+                session.run(self.imported.operation(table.node), dict(zip(tensors, values)))
+
     def initialise(self, session: Any, restored: Model) -> None:
         """Fill tables and give first values to variables that got none; a warning lists what could not be done."""
-        tables = {name: self.imported.operation(name) for name in table_initializers(self.model)}
-        failed = run_initializers(session, tables)
+        failed = self._run_table_initializers(session)
         valued = {variable.name for variable in restored.variables if variable.value is not None}
         names = {self.imported.operation(name).name: name for name in self.variables}
         missing = {live: self.variables[name] for live, name in names.items() if name not in valued}
@@ -76,10 +83,15 @@ class LiveModel:
             self.assign(session, [variable for variable in restored.variables if variable.name in again])
         done = {names[live] for live in result.done}
         self.report([name for name in self.lacking(restored) if name in done], "were initialised")
-        failed.update(result.failed)
-        if failed:
-            listed = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
-            _warn(f"{len(failed)} variables or tables have no value yet: {listed}")
+        _warn_of_failed({**failed, **result.failed})
+
+    def initialise_tables(self, session: Any) -> None:
+        """Fill the tables that the graph itself can fill; a warning lists those it cannot."""
+        _warn_of_failed(self._run_table_initializers(session))
+
+    def _run_table_initializers(self, session: Any) -> dict[str, str]:
+        tables = {name: self.imported.operation(name) for name in table_initializers(self.model)}
+        return run_initializers(session, tables)
 
     def lacking(self, restored: Model) -> list[str]:
         """The variables that a checkpoint should hold, going by the savers, and does not hold, or not as they are."""
@@ -108,6 +120,12 @@ def _batches(values: Iterable[tuple[str, Any]]) -> Iterator[list[tuple[str, Lazy
         size += length
     if batch:
         yield batch
+
+
+def _warn_of_failed(failed: Mapping[str, str]) -> None:
+    if failed:
+        listed = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
+        _warn(f"{len(failed)} variables or tables have no value yet: {listed}")
 
 
 def _warn(text: str) -> None:

@@ -6,39 +6,23 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from graph_restore.discovery import find_variables
 from graph_restore.errors import GraphRestoreError, GraphRestoreWarning, RestoreError
-from graph_restore.graph import Graph
 from graph_restore.model import Model
 from graph_restore.protos import SaverDef
+from graph_restore.runtime.building import Wanted, build
 from graph_restore.runtime.guard import tensorflow
-from graph_restore.runtime.importing import Imported, check_elements, import_graph, model_of, refuse_unknown_ops
+from graph_restore.runtime.importing import check_elements, model_of, refuse_unknown_ops
 from graph_restore.runtime.live import LiveModel
-from graph_restore.runtime.variables import RestoredVariable, add_to_collections, make_setter, make_variable
 from graph_restore.savers import find_savers
-from graph_restore.transforms.prepare import prepare
 from graph_restore.transforms.renaming import Rename
 from graph_restore.transforms.restore import restore
 from graph_restore.transforms.selection import Selection
 from graph_restore.transforms.sources import opened
-from graph_restore.transforms.training import is_trainable, updated_variables
-from graph_restore.variables import RESOURCE_OPS, Variables
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """How the import is to be done."""
-
-    graph: Any
-    scope: str
-    input_map: Mapping[str, Any] | None
-    return_elements: Sequence[str]
-    trainable: bool | str
-    collections: Sequence[str] | None
-    clear_devices: bool
+from graph_restore.variables import Variables
 
 
 def restore_graph(
@@ -104,9 +88,9 @@ def restore_graph(
     check_elements(model.graph, elements)
     refuse_unknown_ops(model.graph)
     folders = _asset_folders(asset_dir, checkpoint)
-    wanted = _Wanted(graph, import_scope, input_map, elements, trainable, collections, clear_devices)
+    wanted = Wanted(graph, import_scope, input_map, elements, trainable, collections, clear_devices)
     with running:
-        found, live = _build(model, keyed, wanted, folders, options)
+        found, live = build(model, keyed, wanted, folders, options)
         saver = _saver(live, keyed, saver_def is not None)
         if session is not None:
             _fill(live, session, checkpoint, initialize_missing, saver)
@@ -157,37 +141,6 @@ def _asset_folders(asset_dir: str | os.PathLike[str] | None, checkpoint: Any) ->
     return [*folders, os.path.dirname(prefix)] if isinstance(prefix, str) else folders
 
 
-def _build(
-    model: Model, keyed: Variables, wanted: _Wanted, folders: Sequence[str], options: Mapping[str, Any]
-) -> tuple[list[Any], LiveModel]:
-    """Import the graph and make its variables."""
-    tf = tensorflow()
-    graph = prepare(model, clear_devices=wanted.clear_devices, taken=_shared_names(wanted.graph), asset_folders=folders)
-    found, imported = import_graph(graph, wanted.graph, wanted.scope, wanted.input_map, wanted.return_elements)
-    with tf.control_dependencies(None), wanted.graph.device(None):
-        setters = {variable.name: make_setter(variable, imported) for variable in keyed}
-        variables = _variables(keyed, graph, imported, setters, wanted)
-    return found, LiveModel(model, imported, variables, setters, options)
-
-
-def _variables(
-    keyed: Variables, graph: Graph, imported: Imported, setters: Mapping[str, Any], wanted: _Wanted
-) -> dict[str, RestoredVariable]:
-    updated = updated_variables(graph)
-    made: dict[str, RestoredVariable] = {}
-    for variable in keyed:
-        trainable = is_trainable(variable, wanted.trainable, updated)
-        made[variable.name] = make_variable(variable, graph, imported, setters[variable.name], trainable)
-        add_to_collections(made[variable.name], wanted.graph, wanted.collections, trainable)
-    return made
-
-
-def _shared_names(graph: Any) -> set[str]:
-    """The shared names that resource variables of a live graph have."""
-    handles = [operation for operation in graph.get_operations() if operation.type in RESOURCE_OPS]
-    return {operation.get_attr("shared_name").decode("utf-8", "replace") for operation in handles}
-
-
 def _saver(live: LiveModel, keyed: Variables, by_saver_def: bool) -> Any:
     """The saver; None when the graph has no variables."""
     from graph_restore.runtime.saver import make_saver
@@ -207,6 +160,7 @@ def _fill(live: LiveModel, session: Any, checkpoint: Any, initialize_missing: bo
     elif _has_values(live.model):
         restored = live.model
         live.assign(session, restored.variables)
+        live.fill_own_tables(session)
     else:
         return
     if saver is not None:

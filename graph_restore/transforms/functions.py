@@ -157,3 +157,42 @@ def _names_in(attrs: Any) -> list[str]:
         if value.HasField("s") and value.s and value.s.isascii():
             found.append(value.s.decode())  # forward and backward functions are named by string attrs
     return found
+
+
+def renamed_functions(graph: Graph, suffix: str) -> Graph:
+    """The graph with `suffix` at the end of the name of each function of its library, and wherever it is called.
+
+    Programs that execute eagerly have one library for all graphs, where a name may not stand for two functions;
+    TensorFlow's gradients of conds and loops add more, named after those.
+    """
+    if not graph.functions:
+        return graph
+    names = {name: f"{name}_{suffix}" for name in graph.functions}
+    result = GraphDef()
+    result.CopyFrom(graph.graph_def)
+    for node in result.node:
+        _rename_calls(node, names)
+    for function in result.library.function:
+        function.signature.name = names.get(function.signature.name, function.signature.name)
+        _rename_in(function.attr, names)
+        for node in function.node_def:
+            _rename_calls(node, names)
+    for gradient in result.library.gradient:
+        gradient.function_name = names.get(gradient.function_name, gradient.function_name)
+        gradient.gradient_func = names.get(gradient.gradient_func, gradient.gradient_func)
+    payloads = {(names.get(name, name), node): value for (name, node), value in graph.payloads.items()}
+    return Graph(result, payloads, graph.op_list)
+
+
+def _rename_calls(node: Any, names: Mapping[str, str]) -> None:
+    node.op = names.get(node.op, node.op)
+    _rename_in(node.attr, names)
+
+
+def _rename_in(attrs: Any, names: Mapping[str, str]) -> None:
+    for key, value in attrs.items():
+        for function in ([value.func] if value.HasField("func") else []) + list(value.list.func):
+            function.name = names.get(function.name, function.name)
+            _rename_in(function.attr, names)
+        if key.endswith("_function_name") and value.s.decode("utf-8", "replace") in names:
+            value.s = names[value.s.decode()].encode()

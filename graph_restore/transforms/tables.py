@@ -45,7 +45,7 @@ def table_initializers(draft: Draft, model: Model, needed: set[str]) -> dict[str
     users = draft.consumers() if tables else {}
     found: dict[str, list[str]] = {}
     for name, node in tables:
-        fillers = [user.name for user, position in users[name] if position == 0 and _fills(draft, user)]
+        fillers = [user.name for user, position in users[name] if position == 0 and fills(draft, user)]
         fillers = fillers or _lifted(draft, node, users[name])
         if node.op in MUTABLE_TABLES:
             _refuse_changes(draft, node, users[name], needed)
@@ -77,7 +77,7 @@ def _refuse_changes(draft: Draft, table: Any, users: Sequence[tuple[Any, int]], 
             )
 
 
-def _fills(draft: Draft, node: Any) -> bool:
+def fills(draft: Draft, node: Any) -> bool:
     """Whether a node initialises a table, other than a saver that restores a mutable one."""
     if node.op in FROM_FILE:
         return True
@@ -135,25 +135,32 @@ def group(draft: Draft, name: str, nodes: Iterable[str]) -> str:
     return str(draft.add(NodeDef(name=draft.free_name(name), op="NoOp", input=[f"^{node}" for node in nodes])).name)
 
 
-def _read_file(draft: Draft, model: Model, table: str, filler: str, asset_dir: str | None) -> None:
-    """Turn InitializeTableFromTextFile into InitializeTable with Consts of what the file holds."""
+def vocabulary_of(
+    draft: Draft, model: Model, table: str, filler: str, asset_dir: str | None
+) -> tuple[LazyTensor, LazyTensor]:
+    """(keys, values) of the file that InitializeTableFromTextFile `filler` reads; FreezeError when it is not there."""
     node, table_node = draft.nodes[filler], draft.nodes[table]
-    path = find_asset(draft, model, node.input[1], asset_dir, filler)
-    keys, values = read_vocabulary(
-        path,
+    return read_vocabulary(
+        find_asset(draft, model, node.input[1], asset_dir, filler),
         key=(node.attr["key_index"].i, table_node.attr["key_dtype"].type),
         value=(node.attr["value_index"].i, table_node.attr["value_dtype"].type),
         size=node.attr["vocab_size"].i if "vocab_size" in node.attr else -1,
         delimiter=node.attr["delimiter"].s.decode() if "delimiter" in node.attr else "\t",
         offset=node.attr["offset"].i if "offset" in node.attr else 0,
     )
+
+
+def _read_file(draft: Draft, model: Model, table: str, filler: str, asset_dir: str | None) -> None:
+    """Turn InitializeTableFromTextFile into InitializeTable with Consts of what the file holds."""
+    node = draft.nodes[filler]
+    keys, values = vocabulary_of(draft, model, table, filler, asset_dir)
     names = [add_const(draft, f"{filler}/{part}", tensor) for part, tensor in (("keys", keys), ("values", values))]
     version = "V2" if node.op.endswith("V2") else ""
     inlined = NodeDef(name=filler, op=f"InitializeTable{version}", input=[node.input[0], *names, *control_inputs(node)])
     inlined.attr["Tkey"].type = keys.data_type
     inlined.attr["Tval"].type = values.data_type
     draft.add(inlined)
-    draft.note(f"{filler}: {keys.size} entries of {path} are put into the graph")
+    draft.note(f"{filler}: {keys.size} entries of {keys.name} are put into the graph")
 
 
 def find_asset(draft: Draft, model: Model, filename_tensor: str, asset_dir: str | None, user: str) -> str:

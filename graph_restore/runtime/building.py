@@ -1,0 +1,61 @@
+"""A model built into a live graph: prepared, imported, and given live variables with the nodes that set them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from graph_restore.graph import Graph
+from graph_restore.model import Model
+from graph_restore.runtime.guard import tensorflow
+from graph_restore.runtime.importing import Imported, import_graph
+from graph_restore.runtime.live import LiveModel
+from graph_restore.runtime.variables import RestoredVariable, add_to_collections, make_setter, make_variable
+from graph_restore.transforms.prepare import prepare
+from graph_restore.transforms.training import is_trainable, updated_variables
+from graph_restore.variables import RESOURCE_OPS, Variables
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How the import is to be done."""
+
+    graph: Any
+    scope: str
+    input_map: Mapping[str, Any] | None
+    return_elements: Sequence[str]
+    trainable: bool | str
+    collections: Sequence[str] | None
+    clear_devices: bool
+
+
+def build(
+    model: Model, keyed: Variables, wanted: Wanted, folders: Sequence[str], options: Mapping[str, Any]
+) -> tuple[list[Any], LiveModel]:
+    """Import the graph and make its variables: (the elements asked for, the live model)."""
+    tf = tensorflow()
+    graph = prepare(model, clear_devices=wanted.clear_devices, taken=_shared_names(wanted.graph), asset_folders=folders)
+    found, imported = import_graph(graph, wanted.graph, wanted.scope, wanted.input_map, wanted.return_elements)
+    with tf.control_dependencies(None), wanted.graph.device(None):
+        setters = {variable.name: make_setter(variable, imported) for variable in keyed}
+        variables = _variables(keyed, graph, imported, setters, wanted)
+    return found, LiveModel(model, imported, variables, setters, options)
+
+
+def _variables(
+    keyed: Variables, graph: Graph, imported: Imported, setters: Mapping[str, Any], wanted: Wanted
+) -> dict[str, RestoredVariable]:
+    updated = updated_variables(graph)
+    made: dict[str, RestoredVariable] = {}
+    for variable in keyed:
+        trainable = is_trainable(variable, wanted.trainable, updated)
+        made[variable.name] = make_variable(variable, graph, imported, setters[variable.name], trainable)
+        add_to_collections(made[variable.name], wanted.graph, wanted.collections, trainable)
+    return made
+
+
+def _shared_names(graph: Any) -> set[str]:
+    """The shared names that resource variables of a live graph have."""
+    handles = [operation for operation in graph.get_operations() if operation.type in RESOURCE_OPS]
+    return {operation.get_attr("shared_name").decode("utf-8", "replace") for operation in handles}

@@ -1,0 +1,218 @@
+"""Loops and conds of TensorFlow 1 as functional ones: results and gradients are those of TensorFlow's graph mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from corpus import case
+
+import graph_restore as gr
+from graph_restore.transforms.functionalize import functionalize
+
+pytestmark = [pytest.mark.tensorflow, pytest.mark.filterwarnings("ignore::graph_restore.GraphRestoreWarning")]
+
+X = np.random.RandomState(0).randn(3, 4).astype("f")
+OLD_CONTROL_FLOW = {"Switch", "Merge", "Enter", "Exit", "NextIteration", "LoopCond"}
+Build = Callable[[Any, Any, Any, Any], Any]  # tf.compat.v1, x [?, 4], w [4, 4], u [4] -> y
+
+
+def turns(tf: Any, count: int, body: Any, start: Any) -> Any:
+    return tf.while_loop(lambda i, _: i < count, lambda i, a: (i + 1, body(i, a)), [0, start])[1]
+
+
+def simple(tf: Any, x: Any, w: Any, u: Any) -> Any:
+    return turns(tf, 3, lambda i, a: tf.tanh(tf.matmul(a, w) + u), x)
+
+
+def no_turn(tf: Any, x: Any, w: Any, u: Any) -> Any:
+    return tf.matmul(turns(tf, 0, lambda i, a: tf.tanh(a + u), x), w) + u
+
+
+def until_small(tf: Any, x: Any, w: Any, u: Any) -> Any:
+    going_on = lambda i, a: tf.logical_and(i < 10, tf.reduce_sum(tf.abs(a)) > 0.5)  # noqa: E731
+    return tf.while_loop(going_on, lambda i, a: (i + 1, 0.3 * tf.matmul(a, w) * u), [0, x])[1]
+
+
+def nested(tf: Any, x: Any, w: Any, u: Any) -> Any:
+    inner = lambda i, a: turns(tf, i + 1, lambda j, b: tf.tanh(tf.matmul(b, w) + u), a)  # noqa: E731
+    return turns(tf, 3, lambda i, a: a + inner(i, a), x)
+
+
+def cond_in_loop(tf: Any, x: Any, w: Any, u: Any) -> Any:
+    def body(i: Any, a: Any) -> Any:
+        return tf.cond(tf.equal(i % 2, 0), lambda: tf.tanh(tf.matmul(a, w)), lambda: tf.sigmoid(a * u))
+
+    return turns(tf, 4, body, x)
+
+
+def conds_in_cond_in_loop(tf: Any, x: Any, w: Any, u: Any) -> Any:
+    def body(i: Any, a: Any) -> Any:
+        inner = lambda: tf.cond(tf.equal(i, 0), lambda: tf.matmul(a, w), lambda: a * u)  # noqa: E731
+        return tf.tanh(tf.cond(i < 2, inner, lambda: a))
+
+    return turns(tf, 4, body, x)
+
+
+def loop_in_cond(tf: Any, x: Any, w: Any, u: Any) -> Any:
+    loop = lambda: turns(tf, 3, lambda i, a: tf.tanh(tf.matmul(a, w)), x)  # noqa: E731
+    return tf.cond(tf.reduce_sum(x) > -1e9, loop, lambda: x) * u
+
+
+def conds_in_cond(tf: Any, x: Any, w: Any, u: Any) -> Any:
+    yes = tf.reduce_sum(x) > -1e9
+    y = tf.cond(yes, lambda: tf.cond(tf.reduce_sum(x) > 1e9, lambda: tf.matmul(x, w), lambda: x * u), lambda: x)
+    return tf.cond(yes, lambda: tf.matmul(y, w), lambda: y)
+
+
+def two_results(tf: Any, x: Any, w: Any, u: Any) -> Any:
+    a, b = tf.cond(tf.reduce_sum(x) > 1e9, lambda: (x, tf.matmul(x, w)), lambda: (tf.matmul(x, w), x * u))
+    return a + 2 * b
+
+
+def array_filled(tf: Any, x: Any, w: Any, u: Any) -> Any:
+    array = tf.TensorArray(tf.float32, 0, dynamic_size=True)
+    return turns(tf, 4, lambda i, t: t.write(i, tf.matmul(x, w) * tf.cast(i, tf.float32) * u), array).stack()
+
+
+def array_read(tf: Any, x: Any, w: Any, u: Any) -> Any:
+    rows = tf.TensorArray(tf.float32, tf.shape(x)[0], clear_after_read=False).unstack(tf.matmul(x, w))
+    return turns(tf, tf.shape(x)[0] - 1, lambda i, a: a + rows.read(i) * rows.read(i + 1) * u, tf.zeros([4]))
+
+
+def array_concatenated(tf: Any, x: Any, w: Any, u: Any) -> Any:
+    array = tf.TensorArray(tf.float32, 3, infer_shape=False)
+    return turns(tf, 3, lambda i, t: t.write(i, (tf.matmul(x, w) * u)[: i + 1]), array).concat()
+
+
+def array_split(tf: Any, x: Any, w: Any, u: Any) -> Any:
+    array = tf.TensorArray(tf.float32, 2, infer_shape=False).split(tf.matmul(x, w) * u, [1, 2])
+    return tf.reduce_sum(array.read(0), 0) * tf.reduce_sum(array.read(1), 0)
+
+
+def array_in_cond(tf: Any, x: Any, w: Any, u: Any) -> Any:
+    rows = tf.TensorArray(tf.float32, 3).unstack(tf.matmul(x, w))
+    body = lambda i, a: a + tf.cond(i < 2, lambda: rows.read(i), lambda: tf.zeros([4])) * u  # noqa: E731
+    return turns(tf, 4, body, tf.zeros([4]))
+
+
+def map_and_scan(tf: Any, x: Any, w: Any, u: Any) -> Any:
+    return tf.scan(lambda a, row: tf.tanh(a * u + row), tf.map_fn(lambda row: row * u, tf.matmul(x, w)))
+
+
+def growing(tf: Any, x: Any, w: Any, u: Any) -> Any:
+    shapes = [tf.TensorShape([]), tf.TensorShape([None, 4])]
+    body = lambda i, a: (i + 1, tf.concat([a, tf.matmul(x, w) * u], 0))  # noqa: E731
+    return tf.while_loop(lambda i, a: i < 2, body, [tf.constant(0), x], shape_invariants=shapes)[1]
+
+
+BUILDS: list[Build] = [
+    simple, no_turn, until_small, nested, cond_in_loop, conds_in_cond_in_loop, loop_in_cond, conds_in_cond, two_results,
+    array_filled, array_read, array_concatenated, array_split, array_in_cond, map_and_scan, growing,
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def old_control_flow() -> Iterator[None]:
+    import tensorflow as tf
+
+    tf.compat.v1.disable_control_flow_v2()
+    yield
+    tf.compat.v1.enable_control_flow_v2()
+
+
+def built(build: Build, kind: str) -> tuple[gr.Model, dict[str, Any]]:
+    """(a model with values, what TensorFlow's graph mode gives for y and its gradients)."""
+    import tensorflow as tf
+
+    random = np.random.RandomState(1)
+    values = {"w": random.randn(4, 4).astype("f") / 2, "u": random.randn(4).astype("f")}
+    with tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
+        x = tf.compat.v1.placeholder(tf.float32, [None, 4], name="x")
+        made = {k: tf.compat.v1.Variable(v, name=k, use_resource=kind == "resource") for k, v in values.items()}
+        y = tf.identity(build(_Names(tf), x, made["w"], made["u"]), name="y")
+        model = gr.restore(gr.load(graph.as_graph_def()), values)
+        gradients = tf.gradients(tf.reduce_sum(tf.square(y)), list(made.values()))
+        session.run([variable.initializer for variable in made.values()])
+        assert all(gradient is not None for gradient in gradients)
+        expected = session.run({"y": y, **dict(zip(made, map(tf.convert_to_tensor, gradients)))}, {x: X})
+    return model, expected
+
+
+class _Names:
+    """tf.compat.v1, with what only tf has."""
+
+    def __init__(self, tf: Any) -> None:
+        self._tf = tf
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tf.compat.v1, name)
+
+
+@pytest.mark.parametrize("kind", ["ref", "resource"])
+@pytest.mark.parametrize("build", BUILDS, ids=lambda build: build.__name__)
+def test_results_and_gradients_are_those_of_graph_mode(build: Build, kind: str) -> None:
+    import tensorflow as tf
+
+    model, expected = built(build, kind)
+    module = gr.as_module(model, ["y:0"], ["x:0"])
+    with tf.GradientTape() as tape:
+        y = module(X)["y:0"]
+        loss = tf.reduce_sum(tf.square(y))
+    np.testing.assert_allclose(y, expected["y"], rtol=1e-4, atol=1e-5)
+    gradients = tape.gradient(loss, module.by_name)
+    for name in ("w", "u"):
+        assert gradients[name] is not None, name
+        np.testing.assert_allclose(tf.convert_to_tensor(gradients[name]), expected[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("build", BUILDS, ids=lambda build: build.__name__)
+def test_nothing_of_the_old_control_flow_is_left(build: Build) -> None:
+    model, _ = built(build, "ref")
+    graph = functionalize(gr.upgrade_variables(model, ["y"]), ["y"]).graph
+    bodies = [node for function in graph.graph_def.library.function for node in function.node_def]
+    assert not {node.op for node in (*graph.graph_def.node, *bodies)} & OLD_CONTROL_FLOW
+
+
+@pytest.mark.parametrize("version", ["tf0.12.1-v1", "tf1.4.1-v2", "tf1.15.5-v2"])
+def test_a_dynamic_rnn_of_old_releases_has_gradients(version: str) -> None:
+    import tensorflow as tf
+
+    one = case(f"lstm_dynamic/{version}")
+    module = gr.as_module(
+        gr.restore(gr.load(one.graph_pb), one.prefix), list(one.oracle["outputs"]), list(one.oracle["feeds"])
+    )
+    with tf.GradientTape() as tape:
+        found = module(*one.oracle["feeds"].values())
+        loss = tf.add_n([tf.reduce_sum(tf.square(found[name])) for name in one.oracle["outputs"]])
+    gradients = tape.gradient(loss, module.trainable_variables)
+    assert len(gradients) > 1 and all(gradient is not None for gradient in gradients)
+    weights, gradient, step = module.trainable_variables[0], gradients[0], 1e-2
+    weights.assign_add(step * gradient / tf.norm(gradient))
+    found = module(*one.oracle["feeds"].values())
+    grown = tf.add_n([tf.reduce_sum(tf.square(found[name])) for name in one.oracle["outputs"]]) - loss
+    np.testing.assert_allclose(grown, step * tf.norm(gradient), rtol=0.1)
+
+
+def test_a_loop_whose_gradient_is_in_the_graph_runs_and_says_that_it_has_no_other() -> None:
+    import tensorflow as tf
+
+    with tf.Graph().as_default() as graph:
+        v1 = tf.compat.v1
+        x = v1.placeholder(tf.float32, [None, 4], name="x")
+        w = v1.Variable(np.eye(4, dtype="f"), name="w", use_resource=False)
+        y = turns(_Names(tf), 3, lambda i, a: tf.tanh(tf.matmul(a, w)), x)
+        tf.identity(tf.gradients(y, x)[0], name="slope")
+        tf.identity(y, name="y")
+    model = gr.restore(gr.load(graph.as_graph_def()), {"w": np.eye(4, dtype="f")})
+    module = gr.as_module(model, ["slope", "y"], ["x"])
+    assert any("is not turned into a While" in note for note in module.notes)
+    found = module(X)
+    with (
+        tf.GradientTape(),
+        pytest.raises(LookupError, match="no gradient of this model: loop .*while/while_context is not"),
+    ):
+        module(X)
+    np.testing.assert_allclose(found["y"], np.tanh(np.tanh(np.tanh(X))), rtol=1e-5)
