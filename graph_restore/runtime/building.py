@@ -8,6 +8,8 @@ from typing import Any
 
 from graph_restore.graph import Graph
 from graph_restore.model import Model
+from graph_restore.runtime.collections import restore_collections
+from graph_restore.runtime.gradients import register_gradients
 from graph_restore.runtime.guard import tensorflow
 from graph_restore.runtime.importing import Imported, import_graph
 from graph_restore.runtime.live import LiveModel
@@ -40,6 +42,8 @@ def build(
     with tf.control_dependencies(None), wanted.graph.device(None):
         setters = make_setters(model, keyed, imported)
         variables = _variables(keyed, graph, imported, setters, wanted)
+        restore_collections(model, graph, imported)
+    register_gradients()
     return found, LiveModel(model, imported, variables, setters, options)
 
 

@@ -62,15 +62,15 @@ def make_saver(live: LiveModel, keyed: Variables, saver_def: Any, max_to_keep: i
     `keyed`: the model's variables with the keys they are saved under. The graph's own nodes save when a `saver_def` is
     given, or when they save just these variables.
     """
-    saver_def = saver_def or _own_saver_def(live.model, keyed)
+    saved_variables = [variable for variable in keyed if _is_saved(variable, live)]
+    saver_def = saver_def or _own_saver_def(live.model, saved_variables)
     if saver_def is not None:
         return Saver(live, saver_def=_live_saver_def(saver_def, live.imported), max_to_keep=max_to_keep)
     tables = saved_tables(live.model.graph)
     saved: dict[str, Any] = {table.name: _table_saveable(table, live.imported) for table in tables}
     groups: dict[str, list[Variable]] = {}
-    for variable in keyed:
-        if _is_saved(variable, live):
-            groups.setdefault(variable.checkpoint_key or variable.name, []).append(variable)
+    for variable in saved_variables:
+        groups.setdefault(variable.checkpoint_key or variable.name, []).append(variable)
     for key, group in groups.items():
         members = [live.variables[variable.name] for variable in group]
         saved[key] = members if group[0].slice is not None else members[0]
@@ -79,9 +79,9 @@ def make_saver(live: LiveModel, keyed: Variables, saver_def: Any, max_to_keep: i
     return Saver(live, var_list=saved, max_to_keep=max_to_keep)
 
 
-def _own_saver_def(model: Model, keyed: Variables) -> Any:
+def _own_saver_def(model: Model, keyed: list[Variable]) -> Any:
     try:
-        return own_saver(model, saved_tensors(replace(model, variables=keyed)), SAVE_OPS)
+        return own_saver(model, saved_tensors(replace(model, variables=Variables(keyed))), SAVE_OPS)
     except RestoreError:  # two variables of one key
         return None
 
