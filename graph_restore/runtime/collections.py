@@ -14,7 +14,7 @@ from graph_restore.errors import GraphRestoreWarning
 from graph_restore.graph import Graph
 from graph_restore.model import Model
 from graph_restore.names import node_of
-from graph_restore.protos import CollectionDef, MetaGraphDef, QueueRunnerDef
+from graph_restore.protos import CollectionDef, MetaGraphDef, QueueRunnerDef, SaverDef
 from graph_restore.runtime.guard import tensorflow
 from graph_restore.runtime.importing import Imported
 from graph_restore.transforms.collections import VARIABLE_COLLECTIONS
@@ -22,6 +22,9 @@ from graph_restore.transforms.flow_contexts import COND, WHILE, flow_contexts
 
 _RUNNERS = "queue_runners"
 _NOT_TAKEN = {*VARIABLE_COLLECTIONS, COND, WHILE, "savers", "saveable_objects"}  # nodes in place of Python's objects
+
+# Nodes that nothing looks for: without a SaverDef, TensorFlow adds those of a saver for all that is in the graph.
+_NO_SAVER = SaverDef(filename_tensor_name="none", save_tensor_name="none", restore_op_name="none", version=SaverDef.V2)
 
 
 def restore_collections(model: Model, graph: Graph, imported: Imported) -> None:
@@ -44,7 +47,7 @@ def restore_collections(model: Model, graph: Graph, imported: Imported) -> None:
 def _add(collections: dict[str, Any]) -> None:
     if collections:
         tf = tensorflow()
-        own = MetaGraphDef()
+        own = MetaGraphDef(saver_def=_NO_SAVER)
         for name, collection in collections.items():
             own.collection_def[name].CopyFrom(collection)
         tf.compat.v1.train.import_meta_graph(tf.compat.v1.MetaGraphDef.FromString(own.SerializeToString()))
