@@ -19,6 +19,7 @@ from corpus import Case, case, cases
 
 import graph_restore as gr
 from graph_restore.checkpoint import convert
+from graph_restore.runtime.live import LiveModel
 
 pytestmark = pytest.mark.tensorflow
 
@@ -418,6 +419,50 @@ def test_options_of_restore_hold_for_the_saver_too() -> None:
         assert_same(session.run("w:0"), one.oracle["variables"]["w:0"], "w")
         saver.restore(session, prefix)
         assert_same(session.run("w:0"), expected, "w")
+
+
+@pytest.mark.parametrize(
+    "identity, options, fed",
+    [
+        ("mlp/tf1.15.5-v2", {}, 0),
+        ("mlp/tf1.15.5-v2", {"moving_averages": True}, 4),
+        ("partitioned/tf1.15.5-v2", {}, 0),
+        ("mlp/tf0.12.1-v1", {}, 19),  # of version 1
+    ],
+)
+def test_what_the_graph_can_restore_itself_is_not_fed(
+    identity: str, options: Any, fed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = case(identity)
+    names: list[str] = []
+
+    def assign(live: LiveModel, session: Any, variables: Any) -> None:
+        kept = list(variables)
+        names.extend(variable.name for variable in kept if variable.value is not None)
+        original(live, session, kept)
+
+    original = LiveModel.assign
+    monkeypatch.setattr(LiveModel, "assign", assign)
+    with graph_and_session() as (_, _, session):
+        gr.restore_graph(one.graph_pb, one.prefix, **options)
+        assert len(names) == fed
+        for name, value in restored_values(session).items():
+            average = f"{name[:-2]}/ExponentialMovingAverage"
+            key = average if options and average in one.oracle["checkpoint"][""] else name[:-2]
+            if key in one.oracle["checkpoint"][""]:
+                assert_same(value, one.oracle["checkpoint"][""][key], name)
+
+
+def test_a_damaged_checkpoint_is_told_as_graph_restore_tells_it(tmp_path: Path) -> None:
+    one = case("mlp/tf1.15.5-v2")
+    for file in Path(one.prefix).parent.glob("model.ckpt*"):
+        shutil.copy(file, tmp_path)
+    data = next(tmp_path.glob("*.data-*"))
+    damaged = bytearray(data.read_bytes())
+    damaged[5] ^= 1
+    data.write_bytes(damaged)
+    with graph_and_session(), pytest.raises(gr.CorruptionError, match="checksum"):
+        gr.restore_graph(one.graph_pb, tmp_path / Path(one.prefix).name)
 
 
 def test_moving_averages_are_saved_under_the_variables_own_keys(tmp_path: Path) -> None:
