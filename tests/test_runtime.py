@@ -615,6 +615,48 @@ def test_collections() -> None:
         assert len(tf.compat.v1.global_variables()) == before
 
 
+@pytest.mark.parametrize("scopes", [["", "again"], ["one", "two"]])
+def test_other_collections(scopes: list[str]) -> None:
+    """Each call adds its own, under its own names; queue runners run."""
+    one = case("queue_input/tf1.15.5-v2")
+    listed = gr.load(one.meta).collections
+    wanted = listed["queue_runners"].bytes_list.value
+    with graph_and_session() as (tf, graph, session):
+        for scope in scopes:
+            gr.restore_graph(one.meta, one.prefix, import_scope=scope)
+        runners = graph.get_collection("queue_runners")
+        assert len(runners) == len(scopes) * len(wanted) > 0
+        assert len({runner.name for runner in runners}) == len(runners)
+        for name, collection in listed.items():
+            if collection.WhichOneof("kind") == "node_list" and name not in tf.compat.v1.GraphKeys.__dict__.values():
+                names = {element.name for element in graph.get_collection(name)}
+                assert names == {"/".join(filter(None, [s, n])) for s in scopes for n in collection.node_list.value}
+        coordinator = tf.train.Coordinator()
+        threads = tf.compat.v1.train.start_queue_runners(session, coordinator)
+        for scope in scopes:
+            for name, expected in one.oracle["outputs"].items():
+                found = session.run("/".join(filter(None, [scope, name])))
+                assert found.shape == expected.shape
+        coordinator.request_stop()
+        session.close()
+        coordinator.join(threads, stop_grace_period_secs=5, ignore_live_threads=True)
+
+
+def test_a_collection_of_nodes() -> None:
+    import tensorflow as tf
+
+    with tf.Graph().as_default() as graph:
+        x = tf.compat.v1.placeholder(tf.float32, [], name="x")
+        graph.add_to_collection("inputs", x)
+        graph.add_to_collection("sizes", 3)
+        graph.add_to_collection("words", "oak")
+        meta = tf.compat.v1.train.export_meta_graph()
+    with graph_and_session() as (_, live, _):
+        gr.restore_graph(meta, import_scope="again")
+        assert [tensor.name for tensor in live.get_collection("inputs")] == ["again/x:0"]
+        assert live.get_collection("sizes") == [3] and live.get_collection("words") == [b"oak"]
+
+
 def test_partitioned_variables_know_their_slices() -> None:
     one = case("partitioned/tf1.4.1-v2")
     with graph_and_session() as (tf, _, _):
