@@ -138,3 +138,31 @@ def test_tensorflow_takes_what_the_command_exports(tmp_path: Path) -> None:
         assert {type(v).__name__ for v in tf.compat.v1.global_variables()} == {"ResourceVariable"}
         for name, value in one.oracle["outputs"].items():
             assert_same(session.run(name, one.oracle["feeds"]), value, name)
+
+
+@pytest.mark.tensorflow
+def test_collections_name_the_updates_of_resource_variables() -> None:
+    """Batch norm's updates, which gave their variable, give nothing now."""
+    one = case("convnet/tf1.4.1-v2")
+    model = gr.upgrade_variables(gr.restore(gr.load(one.meta), one.prefix))
+    with gr.Session(model) as session:
+        updates = session.graph.get_collection("update_ops")
+        assert updates
+        feeds = dict(one.oracle["feeds"])
+        before = session.run("norm/moving_mean")
+        session.session.run(updates, feeds | {"is_training:0": True})
+        assert np.abs(session.run("norm/moving_mean") - before).max() > 0
+
+
+@pytest.mark.tensorflow
+def test_an_exported_meta_graph_with_updates_is_imported(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    one = case("convnet/tf1.4.1-v2")
+    gr.export(gr.upgrade_variables(gr.restore(gr.load(one.meta), one.prefix)), tmp_path / "model.ckpt.meta")
+    with tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
+        saver = tf.compat.v1.train.import_meta_graph(str(tmp_path / "model.ckpt.meta"))
+        saver.restore(session, str(tmp_path / "model.ckpt"))
+        assert graph.get_collection("update_ops")
+        for name, expected in one.oracle["outputs"].items():
+            assert_same(session.run(name, one.oracle["feeds"]), expected, name)

@@ -13,7 +13,7 @@ from typing import Any
 from graph_restore.errors import GraphRestoreWarning
 from graph_restore.graph import Graph
 from graph_restore.model import Model
-from graph_restore.names import node_of
+from graph_restore.names import node_of, parse_tensor_name
 from graph_restore.protos import CollectionDef, MetaGraphDef, QueueRunnerDef, SaverDef
 from graph_restore.runtime.guard import tensorflow
 from graph_restore.runtime.importing import Imported
@@ -69,7 +69,10 @@ def _bytes(items: Iterable[bytes]) -> Any:
 
 
 def _live_name(name: str, imported: Imported) -> str:
-    return str(imported.tensor(name).name if ":" in name else imported.operation(name).name)
+    """The live name of a node or tensor; of the node, where that gives fewer tensors than it did: an update of a
+    reference gives the variable, one of a resource nothing."""
+    operation, index = imported.operation(name), parse_tensor_name(name)[1]
+    return str(operation.outputs[index].name if ":" in name and index < len(operation.outputs) else operation.name)
 
 
 def _runner(data: bytes, imported: Imported) -> bytes:

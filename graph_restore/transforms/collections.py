@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from graph_restore.dtypes import DataType
-from graph_restore.graph import tensor_attr
+from graph_restore.graph import Graph, tensor_attr
 from graph_restore.model import Model
 from graph_restore.names import is_control, node_of, parse_tensor_name, tensor_name
 from graph_restore.protos import CollectionDef, NodeDef, VariableDef
@@ -28,7 +28,7 @@ from graph_restore.savers import variable_of
 from graph_restore.tensor_proto import encode_head
 from graph_restore.tensors import LazyTensor
 from graph_restore.transforms.draft import Draft
-from graph_restore.transforms.flow_contexts import COND, WHILE, flow_contexts
+from graph_restore.transforms.flow_contexts import COND, WHILE, flow_contexts, output_count
 from graph_restore.transforms.table_fillers import TABLE_COLLECTION, table_initializers
 from graph_restore.transforms.training import is_trainable, updated_variables
 from graph_restore.variables import Variable
@@ -59,7 +59,7 @@ def with_collections(model: Model, quiet: bool = False) -> Model:
     if zeros and not quiet:
         draft.note(f"{len(zeros)} variables have no initializer in the graph and get one of zeros: {', '.join(zeros)}")
     graph = draft.finish()
-    collections = {name: found for name, found in _kept(model.collections, graph.nodes)}
+    collections = {name: found for name, found in _kept(model.collections, graph)}
     for name, items in listed.items():
         if items:
             collections[name] = CollectionDef(bytes_list=CollectionDef.BytesList(value=items))
@@ -158,7 +158,7 @@ def _zero_const(name: str, data_type: DataType, shape: tuple[int, ...]) -> Any:
     return const
 
 
-def _kept(collections: Mapping[str, Any], nodes: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _kept(collections: Mapping[str, Any], graph: Graph) -> Iterator[tuple[str, Any]]:
     """The collections that list neither variables nor contexts, as far as what they name is there."""
     for name, collection in collections.items():
         if name in (*VARIABLE_COLLECTIONS, COND, WHILE):
@@ -166,6 +166,13 @@ def _kept(collections: Mapping[str, Any], nodes: Mapping[str, Any]) -> Iterator[
         kept = CollectionDef()
         kept.CopyFrom(collection)
         if collection.WhichOneof("kind") == "node_list":
-            kept.node_list.value[:] = [item for item in collection.node_list.value if node_of(item) in nodes]
+            listed = [item for item in collection.node_list.value if node_of(item) in graph.nodes]
+            kept.node_list.value[:] = [item if _is_there(graph, item) else node_of(item) for item in listed]
         if any(value.value for _, value in kept.ListFields()):
             yield name, kept
+
+
+def _is_there(graph: Graph, item: str) -> bool:
+    """Whether a node still gives the tensor named: the update of a resource variable gives none."""
+    node, index = parse_tensor_name(item)
+    return ":" not in item or index < output_count(graph, graph.nodes[node])

@@ -178,13 +178,14 @@ def _definitions(graph: Graph, tree: _Branch, settings: Mapping[str, Any]) -> It
 def _values(graph: Graph, branch: _Branch) -> Iterator[str]:
     """The tensors that a context knows: what its nodes give, and what comes out of loops in it."""
     for name in branch.members:
-        yield from (tensor_name(name, index) for index in range(_outputs(graph, graph.nodes[name])))
+        yield from (tensor_name(name, index) for index in range(output_count(graph, graph.nodes[name])))
     for step, inner in branch.inner.items():
         if step[1] < 0:
             yield from (tensor_name(name) for name in inner.members if graph.nodes[name].op in EXITS)
 
 
-def _outputs(graph: Graph, node: Any) -> int:
+def output_count(graph: Graph, node: Any) -> int:
+    """How many tensors a node gives."""
     try:
         return len(graph.ops.output_types(node))
     except UnsupportedFormatError:  # a custom op; most have one
@@ -198,7 +199,7 @@ def _cond(graph: Graph, branch: _Branch) -> Any:
     switches = [node for node in nodes if node.op in SWITCHES and len(node.input) > 1]
     switches += [switch for node in nodes for switch in _switched(graph, node)]
     predicates = [switch.input[1] for switch in switches if _root(graph, switch.input[1]) == branch.step[0]]
-    inner = [node for node in nodes if node.op not in SWITCHES and _outputs(graph, node)]
+    inner = [node for node in nodes if node.op not in SWITCHES and output_count(graph, node)]
     pivots = [node for node in inner if node.op == "Identity" and any(_switched(graph, node))] or inner
     if not predicates or not nodes:
         return None
