@@ -122,7 +122,8 @@ def test_swapped_names_and_a_scope_for_all() -> None:
 @pytest.mark.parametrize(
     ("rename", "kind", "words"),
     [({"old/": "new"}, gr.GraphRestoreError, "'old/' cannot become 'new', .* write 'new/'"),
-     (lambda key: None, ValueError, "gives None for the key 'old/w'"),
+     (lambda key: None, ValueError, "gives None for the key 'old/w'; .*return the key itself .* with exclude"),
+     ([lambda key: None, ("a", "b")], ValueError, "gives None for the key 'old/w'"),
      ([("(", "")], ValueError, "no regular expression"), ([("a", r"\9")], ValueError, "no regular expression"),
      (("^old/", ""), ValueError, "pairs"), (["ab"], ValueError, "pairs"), ({"a": None}, ValueError, "names to names"),
      ("scope", ValueError, "'auto', not 'scope'"), (5, ValueError, "not 5")],
@@ -130,6 +131,39 @@ def test_swapped_names_and_a_scope_for_all() -> None:
 def test_what_is_no_rename(rename: Any, kind: type[Exception], words: str) -> None:
     with pytest.raises(kind, match=words):
         gr.restore(graph({"w": (1,)}), values(("old/w", 1)), rename=rename)
+
+
+@pytest.mark.parametrize(
+    ("rename", "restored"),
+    [([{"old/": ""}, ("^w$", "v")], "v"), ([("^old/", "x/"), lambda key: key.upper()], "X/W"),
+     ([(re.compile("^old/"), ""), {"w": "u"}], "u")],
+)  # fmt: skip
+def test_tables_pairs_and_functions_one_after_the_other(rename: Any, restored: str) -> None:
+    report = told(graph({restored: (1,)}), values(("old/w", 1)), rename=rename, strict=True)
+    assert report.restored == {restored: "old/w"}
+
+
+def _named(key: str) -> str:
+    return f"mine/{key}"
+
+
+def test_the_guess_beside_a_rename_that_was_given() -> None:
+    model = graph({"a/w": (1,), "b/w": (2,), "b/v": (3,)})
+    saved = values(("x/a/w", 1), ("b/w", 2), ("b/v", 3))
+    needless = told(model, values(("a/w", 1), ("b/w", 2), ("b/v", 3)), rename={"": "mine/"})
+    assert str(needless.guess) == "all 3 missing names match without rename: leave it out"
+    assert needless.to_dict()["rename"] is None and "adding the prefix ``" not in str(needless)
+    halfway = told(model, values(("x/a/w", 1), ("y/b/w", 2), ("y/b/v", 3)), rename={"x/": ""})
+    assert str(halfway.guess) == (
+        "all 2 missing names match after the rename given and then removing the prefix `y/`: "
+        "pass rename=[{'x/': ''}, ('^y/', '')]"
+    )
+    assert halfway.to_dict()["rename"] == [{"x/": ""}, ["^y/", ""]]
+    assert len(told(model, values(("x/a/w", 1), ("y/b/w", 2), ("y/b/v", 3)), rename=halfway.guess.rename).restored) == 3
+    wrong = told(model, saved, rename=_named)
+    assert str(wrong.guess).startswith("2 of 3 missing names match after the rename given and then removing")
+    assert json.dumps(wrong.to_dict()["rename"]) == '["_named", ["^mine/", ""]]'
+    assert "match without rename" in str(told(model, saved, rename=_named, include="b/").guess)
 
 
 NOTHING_FITS: dict[str, tuple[dict[str, Any], list[str]]] = {

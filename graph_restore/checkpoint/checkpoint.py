@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 
@@ -11,7 +10,7 @@ from graph_restore.checkpoint.objects import ObjectGraph, object_graph
 from graph_restore.checkpoint.paths import CheckpointFiles, find_checkpoint
 from graph_restore.checkpoint.v1 import read_tables
 from graph_restore.checkpoint.v2 import read_bundle
-from graph_restore.errors import GraphRestoreWarning, TensorNotFoundError, did_you_mean
+from graph_restore.errors import TensorNotFoundError, did_you_mean, warn
 from graph_restore.slices import JoinedStrings, JoinedTensor, TensorSlice
 from graph_restore.tensors import LazyTensor
 
@@ -78,5 +77,5 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     else:
         tensors, files = read_tables(found.files), list(found.files)
     for text in found.warnings:
-        warnings.warn(text, GraphRestoreWarning, stacklevel=2)
+        warn(text)
     return Checkpoint(found, tensors, files)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from graph_restore.checkpoint.streaming import Array, aligned, pieces
 from graph_restore.dtypes import DataType, type_name
-from graph_restore.errors import GraphRestoreWarning
+from graph_restore.errors import warn
 from graph_restore.storage.extent import Extent
 from graph_restore.tensors import CastTensor, LazyTensor
 
@@ -28,7 +27,7 @@ class ConvertedTensor(CastTensor):
             yield values.tobytes()
         if overflows:
             text = f"tensor {self.name}: {overflows} of {self.size} values are too large for"
-            warnings.warn(f"{text} {type_name(self.data_type)} and become infinite", GraphRestoreWarning, stacklevel=2)
+            warn(f"{text} {type_name(self.data_type)} and become infinite")
 
 
 class AveragedTensor(LazyTensor):

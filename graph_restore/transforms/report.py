@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from graph_restore.model import Model, Restoration
 from graph_restore.savers import saved_tables
 from graph_restore.slices import CutStrings, CutTensor, JoinedStrings, JoinedTensor, cut
 from graph_restore.tensors import CastTensor, LazyTensor
-from graph_restore.transforms.guess import Guess, guess_rename
+from graph_restore.transforms.guess import Guess, guess_further, guess_rename
 from graph_restore.transforms.matching import Match
 from graph_restore.transforms.renaming import Renamed
 from graph_restore.variables import Variable, Variables, describe, shapes_agree
@@ -23,11 +24,13 @@ from graph_restore.variables import Variable, Variables, describe, shapes_agree
 class Report:
     """Collects the variables with their values, and what is to be told of them.
 
-    `tensors`: all that there is to restore from, by the names looked for. `sources`: where it is from.
+    `tensors`: all that there is to restore from, by the names looked for. `sources`: where it is from. `renamed_by`:
+    the steps of the `rename` that was given.
     """
 
-    def __init__(self, tensors: Renamed, sources: Sequence[str], cast: bool) -> None:
+    def __init__(self, tensors: Renamed, sources: Sequence[str], cast: bool, renamed_by: Sequence[Any] = ()) -> None:
         self._tensors, self._sources, self._cast_allowed = tensors, sources, cast
+        self._renamed_by = renamed_by
         self._variables: list[Variable] = []
         self._keys: set[str] = set()
         self._missing_variables: dict[str, Variable] = {}
@@ -125,7 +128,12 @@ class Report:
         if not self._missing_variables or not unused:
             return None
         paths = {key.removesuffix(VALUE_SUFFIX): tensor for key, tensor in unused.items()}
-        return guess_rename(self._missing_variables, paths, [key.removesuffix(VALUE_SUFFIX) for key in self._keys])
+        if not self._renamed_by:
+            return guess_rename(self._missing_variables, paths, [key.removesuffix(VALUE_SUFFIX) for key in self._keys])
+        names = {name.removesuffix(VALUE_SUFFIX): (key, one) for name, (key, one) in self._tensors.items()}
+        named = {name: tensor for name, (key, tensor) in names.items() if key in unused}
+        taken = [name for name, (key, _) in names.items() if key in self._keys]
+        return guess_further(self._missing_variables, paths, named, taken, self._renamed_by)
 
 
 def _error(report: Restoration, strict: bool) -> RestoreError:

@@ -65,7 +65,7 @@ def restore(
     finders = [Finder(found, renaming, variables, model.savers, prefix) for found in renamed]
     chosen = Selected("include", include, default=True)
     left_out = Selected("exclude", exclude, default=False)
-    report = Report(tensors, [source.name for source in sources], cast)
+    report = Report(tensors, [source.name for source in sources], cast, renaming.steps)
     for variable in variables:
         if not chosen(variable) or left_out(variable):
             report.keep(variable)

@@ -188,11 +188,7 @@ def _text_kind(source: Source, start: bytes) -> Kind:
     readable = sum(character.isprintable() or character.isspace() for character in text)
     printable = bool(text) and readable > 0.95 * len(text)
     if _DATA_SHARD.search(source.name):
-        raise UnsupportedFormatError(
-            "by its name this is a data shard of a checkpoint, without a graph; pass the .meta beside it to load, or "
-            "its prefix to load_checkpoint",
-            path=source.name,
-        )
+        return Kind("Checkpoint")
     raise FormatError(
         "this is plain text, but no protobuf text of a model; pass a .pb, .pbtxt, .meta, event file or directory"
         if printable
