@@ -120,7 +120,7 @@ def _without_graph(path: str) -> str:
         return f"this is {what}, without a graph; pass the .meta beside it as the model, {meta}"
     return (
         f"this is {what}, without a graph; pass the .meta of that checkpoint, or the .pb or .pbtxt of its graph, as "
-        "the model, and this second, as the checkpoint (load_checkpoint reads it alone)"
+        "the model, and this second, as the checkpoint (it is read alone by load_checkpoint(path))"
     )
 
 

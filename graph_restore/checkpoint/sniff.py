@@ -68,6 +68,6 @@ def _describe_model(path: str) -> str | None:
         return None
     what = _MODELS[found.message] + (" in text form" if found.text else "")
     return (
-        f"{what}, which is a model; a model goes first (restore(model, checkpoint), or on a command line), or to load; "
-        "as the checkpoint give the prefix of its values, one of their files, or their directory"
+        f"{what}, which is a model; a model goes first, as in restore(model, checkpoint), or is read alone, by "
+        "load(path); as the checkpoint give the prefix of its values, one of their files, or their directory"
     )

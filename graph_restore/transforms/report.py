@@ -117,12 +117,22 @@ class Report:
             mismatched=self._mismatched,
             details=self._details,
             unused=tuple(unused),
-            notes=tuple(notes),
+            notes=(*notes, *self._local_notes()),
             guess=self._guess(unused),
         )
         if (self._mismatched and on_mismatch == "error") or (strict and self._missing):
             raise _error(report, strict)
         return replace(model, variables=Variables(self._variables), restoration=report, tables=tables)
+
+    def _local_notes(self) -> list[str]:
+        """What to do about variables that Savers leave out, such as those of tf.metrics."""
+        local = [one.name for one in self._missing_variables.values() if "local_variables" in one.collections]
+        if not local:
+            return []
+        shown = ", ".join(local[:3]) + (f" and {len(local) - 3} more" if len(local) > 3 else "")
+        return [
+            f"local variables are in no checkpoint: {shown}; graph_restore.initialize(model) gives them first values"
+        ]
 
     def _guess(self, unused: Mapping[str, LazyTensor]) -> Guess | None:
         if not self._missing_variables or not unused:
