@@ -195,6 +195,29 @@ def test_parts_are_what_numpy_gives(key: str, part: str) -> None:
     assert same_values(read_part(tensors, key + part).read(), expected)
 
 
+OBJECT_NAMES = ["layers/first/w", "layers/first/w/.ATTRIBUTES/VARIABLE_VALUE", "net/w", "net/w:0"]
+
+
+@pytest.mark.parametrize("name", OBJECT_NAMES)
+def test_objects_are_found_by_path_attribute_and_full_name(name: str) -> None:
+    checkpoint = load_checkpoint(case("object_checkpoint/tf1.15.5-v2").other_prefixes["objects"])
+    key = "layers/first/w/.ATTRIBUTES/VARIABLE_VALUE"
+    assert [one.name for one in list_tensors(checkpoint, name)] == [key]
+    assert read_part(checkpoint, f"{name}[1:,0]").read().tolist() == checkpoint[key].read()[1:, 0].tolist()
+
+
+@pytest.mark.tensorflow
+def test_a_full_name_of_two_variables_is_refused_with_their_keys(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    first, second = tf.Variable([1.0], name="v"), tf.Variable([2.0], name="v")
+    checkpoint = load_checkpoint(tf.train.Checkpoint(a=first, b=second).write(str(tmp_path / "m")))
+    assert (checkpoint["a"].read().tolist(), checkpoint["b"].read().tolist()) == ([1.0], [2.0])
+    keys = "a/.ATTRIBUTES/VARIABLE_VALUE, b/.ATTRIBUTES/VARIABLE_VALUE"
+    with pytest.raises(TensorNotFoundError, match=f"2 variables have that full name, take one by its key: {keys}"):
+        read_part(checkpoint, "v")
+
+
 def test_a_name_with_brackets_is_a_name_first() -> None:
     tensors = held({"a[0]": np.arange(3), "a": np.arange(5)})
     assert read_part(tensors, "a[0]").shape == (3,)

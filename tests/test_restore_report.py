@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from graph_restore.checkpoint import convert, edit, load_checkpoint, save_checkp
 from graph_restore.errors import near_names
 from graph_restore.model import Restoration
 from graph_restore.protos import GraphDef
+from graph_restore.variables import Variables
 
 _load = functools.cache(gr.load)
 MLP = case("mlp/tf1.4.1-v2")
@@ -215,6 +217,23 @@ def test_names_in_an_object_based_checkpoint_can_be_renamed(rename: Any, shapes:
     report = told(graph(shapes), checkpoint, rename=rename, strict=True)
     keys = ["layers/first/w/.ATTRIBUTES/VARIABLE_VALUE", "layers/last/bias/.ATTRIBUTES/VARIABLE_VALUE"]
     assert list(report.restored.values()) == keys and report.notes == ()
+
+
+def test_names_of_all_fashions_fit() -> None:
+    checkpoint = load_checkpoint(OBJECTS.other_prefixes["objects"])
+    w, b = checkpoint["net/w"].read(), checkpoint["net/b"].read()
+    report = told(_load(OBJECTS.graph_pb), {"net/w:0": w, "net/b": b}, include="net/?", strict=True)
+    assert report.restored == {"net/w": "net/w:0", "net/b": "net/b"}
+    keys = {
+        "net/w": "layers/first/w/.ATTRIBUTES/VARIABLE_VALUE",
+        "net/b": "layers/last/bias/.ATTRIBUTES/VARIABLE_VALUE",
+    }
+    model = gr.restore(_load(OBJECTS.graph_pb), checkpoint, include="net/?")
+    known = replace(
+        model, variables=Variables(replace(one, checkpoint_key=keys.get(one.name)) for one in model.variables)
+    )
+    by_path = told(known, {"layers/first/w": w, "layers/last/bias": b}, include="net/?", strict=True)
+    assert by_path.restored == {"net/w": "layers/first/w", "net/b": "layers/last/bias"}
 
 
 def test_a_guess_for_an_object_based_checkpoint() -> None:

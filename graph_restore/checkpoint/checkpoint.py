@@ -41,8 +41,14 @@ class Checkpoint(Mapping[str, LazyTensor]):
         try:
             return self._tensors[key or name]
         except KeyError:
-            near = did_you_mean(str(name), self._tensors)
-            raise TensorNotFoundError(f"no tensor {name!r} in checkpoint {self.prefix}{near}") from None
+            raise TensorNotFoundError(f"no tensor {name!r} in checkpoint {self.prefix}{self._hint(name)}") from None
+
+    def _hint(self, name: str) -> str:
+        """What may be meant by a name that no tensor has."""
+        several = self.objects.keys_named(name) if self.objects is not None else []
+        if several:
+            return f"; {len(several)} variables have that full name, take one by its key: {', '.join(several)}"
+        return did_you_mean(str(name), self._tensors)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)

@@ -105,6 +105,9 @@ class Finder:
         if variable.checkpoint_key is not None:
             yield variable.checkpoint_key, variable.slice, variable.authority["checkpoint_key"]
         yield variable.name, None, "name"
+        yield f"{variable.name}:0", None, "name"  # as arrays are often kept, by the variables' own `name`
+        if variable.checkpoint_key is not None and variable.checkpoint_key.endswith(VALUE_SUFFIX):
+            yield variable.checkpoint_key.removesuffix(VALUE_SUFFIX), variable.slice, "path of the object"
         if self._objects is not None:
             for key in (self._full_names.get(variable.name), self._objects.key_of_variable(variable.name)):
                 known = key is not None and key in self._own_names
