@@ -37,7 +37,9 @@ _DATA_SHARD = re.compile(r"\.data-\d{5}-of-\d{5}$")
 def load(source: Any, *, tags: Collection[str] | None = None) -> Model:
     """The Model in `source`: a path (file or directory), bytes, or a GraphDef, MetaGraphDef or SavedModel message.
 
-    What a file is, is told by its content. Large constants stay in it, so it must not change while the Model is used.
+    A path may lead into an archive (`run.zip/model.ckpt.meta`, `run.tar.gz/model`) or, with fsspec, to a store
+    (`gs://`, `s3://`, `http://` ...). The prefix of a checkpoint means its `.meta`. What a file is, is told by its
+    content. Large constants stay in it, so it must not change while the Model is used.
     `tags` chooses the MetaGraphDef of a SavedModel. No values are attached to variables; see `restore`.
 
     Raises FormatError (or its UnsupportedFormatError, CorruptionError) when it is no model, naming what it is;

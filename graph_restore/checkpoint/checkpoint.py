@@ -73,7 +73,8 @@ class Checkpoint(Mapping[str, LazyTensor]):
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """The checkpoint at `path`: a prefix, any of its files, a state file, or a directory (see find_checkpoint).
 
-    All names, types, shapes and places are read and checked; values stay on disk until they are read.
+    A path may lead into an archive (`run.zip/model.ckpt`) or, with fsspec, to a store (`s3://...`). All names, types,
+    shapes and places are read and checked; values stay on disk until they are read.
     Raises CheckpointNotFoundError when it or a data file it needs is not there, FormatError when a file is damaged or
     is something else.
     """

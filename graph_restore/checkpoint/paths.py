@@ -221,7 +221,8 @@ def _not_found_text(prefix: str, given: str) -> str:
         )
     there = [os.path.basename(listed.prefix) for listed in list_checkpoints(directory)]
     near = near_names(base, there or names)
-    text += f"; {directory or '.'} holds {'the checkpoints ' if there else ''}{_shown(there or names)}"
+    held = there or files.all_names(directory)
+    text += f"; {directory or '.'} holds {'the checkpoints ' if there else ''}{_shown(held)}"
     return f"{text}; near names: {', '.join(near)}" if near else text
 
 

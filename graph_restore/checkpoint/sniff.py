@@ -6,7 +6,7 @@ import re
 
 from graph_restore.errors import CorruptionError, FormatError
 from graph_restore.recognise import recognise
-from graph_restore.storage.files import open_source, read_start
+from graph_restore.storage.files import is_local, open_source, read_start
 from graph_restore.storage.source import Source
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
@@ -52,8 +52,12 @@ def describe_file(path: str) -> str | None:
 
 
 def refuse_stand_in(source: Source) -> None:
-    """CorruptionError when a data file is text that stands for it; raw values cannot look like that by chance."""
-    start = source.pread(0, min(source.size, _START)) if source.size < _TEXT else b""
+    """CorruptionError when a data file on this disk is text that stands for it; values do not look like that by chance.
+
+    In a store that would be a request for each file, before any value is asked for.
+    """
+    looks = source.size < _TEXT and is_local(source.name)
+    start = source.pread(0, min(source.size, _START)) if looks else b""
     if start.startswith(_POINTER) or _HTML.match(start):
         raise CorruptionError(f"this is {describe_file(source.name)}", path=source.name)
 
