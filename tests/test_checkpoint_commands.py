@@ -218,6 +218,14 @@ def test_a_full_name_of_two_variables_is_refused_with_their_keys(tmp_path: Path)
         read_part(checkpoint, "v")
 
 
+@pytest.mark.parametrize("change", [{"cast": "int8"}, {"prefer": "both", "merge": [{}]}])
+def test_edits_there_are_none_of(change: dict[str, Any]) -> None:
+    with pytest.raises(
+        ValueError, match="prefer is 'first' or 'last', cast one of float16, bfloat16, float32, float64"
+    ):
+        edit(load_checkpoint(case("linear/tf1.4.1-v2").prefix), **change)
+
+
 def test_a_name_with_brackets_is_a_name_first() -> None:
     tensors = held({"a[0]": np.arange(3), "a": np.arange(5)})
     assert read_part(tensors, "a[0]").shape == (3,)

@@ -232,6 +232,12 @@ def test_not_found_tells_what_lies_there(tmp_path: Path) -> None:
     assert isinstance(caught.value, FileNotFoundError)
 
 
+def test_paths_of_bytes_and_empty_ones() -> None:
+    assert list(load_checkpoint(os.fsencode(V2 / "model.ckpt"))) == ["b", "w"]  # type: ignore[arg-type]
+    with pytest.raises(CheckpointNotFoundError, match="an empty path; give a checkpoint's prefix"):
+        load_checkpoint("")
+
+
 def test_not_found_in_no_directory(tmp_path: Path) -> None:
     with pytest.raises(CheckpointNotFoundError, match="there is no directory"):
         load_checkpoint(tmp_path / "no" / "model.ckpt")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from corpus import case
 
 import graph_restore as gr
 from graph_restore.checkpoint import convert, edit, load_checkpoint, save_checkpoint
+from graph_restore.dtypes import from_numpy
 from graph_restore.errors import near_names
 from graph_restore.model import Restoration
 from graph_restore.protos import GraphDef
@@ -199,6 +201,15 @@ def test_what_is_no_selection(selection: Any) -> None:
             gr.restore(_load(MLP.meta), **{argument: selection})
 
 
+def test_variables_themselves_are_chosen() -> None:
+    model = graph({"a": (1,), "b": (1,), "c": (1,)})
+    saved = values(("a", 1), ("b", 1), ("c", 1))
+    assert list(told(model, saved, include=[model.variables["a"], "c"]).restored) == ["a", "c"]
+    assert list(told(model, saved, exclude=model.variables["a"]).restored) == ["b", "c"]
+    other = replace(model.variables["a"], name="x")
+    assert told(model, saved, include=other).notes == ("include='x' fits no variable",)
+
+
 def test_a_scope_is_all_that_is_in_it() -> None:
     restored = told(_load(MLP.meta), include="hidden/", exclude="slots").restored
     assert {name.split("/")[1] for name in restored} == {"weights", "biases"} and len(restored) == 4
@@ -270,6 +281,46 @@ def test_parts_of_another_partitioning_are_joined_too() -> None:
     assert restored.restoration is not None and restored.restoration.joined == {"t/part_0": 2, "t/part_1": 2}
     parts = [variable.value.read() for variable in restored.variables if variable.value]
     assert np.array_equal(np.concatenate(parts), saved["t"].read())
+
+
+LOSSES = {
+    "integers": (np.float32([1.9, np.nan, 3e9, -2]), np.int32, "2 of 4 values are NaN, too large"),
+    "narrower": (
+        np.int64([1, 2**40, -5, 0]),
+        np.int32,
+        "1 of 4 values are NaN, too large or of the wrong sign for int32",
+    ),
+    "unsigned": (np.int32([1, -1, 2, 3]), np.uint32, "1 of 4 values are .* of the wrong sign for uint32"),
+    "floats": (
+        np.float64([1, 1e300, np.inf, np.nan]),
+        np.float32,
+        "1 of 4 values are too large for float32 and become inf",
+    ),
+    "complex": (
+        np.complex64([1, 1j, 2, 3]),
+        np.float32,
+        "1 of 4 values are complex, and float32 drops their imaginary part",
+    ),
+    "nothing": (np.float32([1.5, -2.5, 3, 4]), np.int32, None),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_values_that_a_cast_loses_are_counted(name: str) -> None:
+    given, wanted, words = LOSSES[name]
+    message = GraphDef()
+    node = message.node.add(name="w", op="VariableV2")
+    node.attr["dtype"].type = from_numpy(np.dtype(wanted))
+    node.attr["shape"].shape.dim.add(size=4)
+    value = gr.restore(gr.load(message), {"w": given}, cast=True).variables["w"].value
+    with warnings.catch_warnings(record=True) as told_of:
+        warnings.simplefilter("always")
+        found = value.read()
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        np.testing.assert_array_equal(found, given.astype(wanted))
+    assert [one.filename for one in told_of] == ([__file__] if words else [])
+    assert words is None or re.search(words, str(told_of[0].message))
 
 
 def test_a_cast_that_loses_nothing() -> None:

@@ -60,6 +60,8 @@ def edit(
     found = dict(tensors)
     if prefer and not merge:
         raise GraphRestoreError("prefer= says which of merged tensors to take, and nothing is merged")
+    if prefer not in (None, "first", "last") or cast not in (None, *CASTS):
+        raise ValueError(f"prefer is 'first' or 'last', cast one of {', '.join(CASTS)}; found {prefer!r} and {cast!r}")
     if average:
         found = averaged([found, *average])
     if merge:

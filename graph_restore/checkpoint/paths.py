@@ -54,6 +54,8 @@ def find_checkpoint(path: str | os.PathLike[str]) -> CheckpointFiles:
     FormatError when a file of the right name is something else.
     """
     name = files.plain_path(path)
+    if not name:
+        raise CheckpointNotFoundError("an empty path; give a checkpoint's prefix, one of its files, or its directory")
     separators = (os.sep, os.altsep or os.sep)
     if files.is_directory(name) and (name.endswith(separators) or not files.is_file(name + ".index")):
         return _in_directory(name)

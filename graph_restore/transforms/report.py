@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from graph_restore.checkpoint.converted import ConvertedTensor
 from graph_restore.checkpoint.objects import OBJECT_GRAPH_KEY, VALUE_SUFFIX
 from graph_restore.dtypes import DataType, type_name
 from graph_restore.errors import RestoreError
 from graph_restore.model import Model, Restoration
 from graph_restore.savers import saved_tables
 from graph_restore.slices import CutStrings, CutTensor, JoinedStrings, JoinedTensor, cut
-from graph_restore.tensors import CastTensor, LazyTensor
+from graph_restore.tensors import LazyTensor
 from graph_restore.transforms.guess import Guess, guess_further, guess_rename
 from graph_restore.transforms.matching import Match
 from graph_restore.transforms.renaming import Renamed
@@ -91,7 +92,7 @@ class Report:
             self._cast[variable.name] = _cast_text(part, variable)
         if slices > 1:
             self._joined[variable.name] = slices
-        return part if part.data_type == variable.data_type else CastTensor(part, variable.data_type)
+        return part if part.data_type == variable.data_type else ConvertedTensor(part, variable.data_type)
 
     def _disagree(self, variable: Variable, key: str, tensor: LazyTensor, how: str) -> None:
         found = describe(tensor.data_type, tensor.shape)
