@@ -611,6 +611,16 @@ def test_what_a_format_cannot_hold_is_named(name: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_object_graph_is_no_weight(tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(case("object_checkpoint/tf1.15.5-v2").other_prefixes["objects"])
+    with pytest.warns(GraphRestoreWarning, match="_CHECKPOINTABLE_OBJECT_GRAPH.* is left out") as told:
+        write_tensors(checkpoint, tmp_path / "o.safetensors")
+    assert [one.filename for one in told] == [__file__]
+    difference = compare(checkpoint, load_tensors(tmp_path / "o.safetensors"))
+    assert difference.only_first == ["_CHECKPOINTABLE_OBJECT_GRAPH"] and not difference.changed
+    assert difference.equal == len(checkpoint) - 1
+
+
 @pytest.mark.parametrize("file", ["out.npz", "out.safetensors"])
 def test_names_a_format_cannot_hold(file: str, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedFormatError, match="rename"):
