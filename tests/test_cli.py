@@ -547,6 +547,10 @@ MESSAGES = {
         ["check", "graph.pb", "renamed", "--rename", "=x/"],
         "pass --rename =x/ --rename 're:^x/tower/='",
     ),
+    "after an expression": (
+        ["check", "graph.pb", "renamed", "--rename", "re:^tow=x"],
+        "pass --rename 're:^tow=x' --rename 're:^xer/='",
+    ),
     "an expression": (
         ["check", "graph.pb", "renamed", "--include", "re:("],
         "Invalid value for '--include': '(' is no regular",

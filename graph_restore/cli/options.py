@@ -56,7 +56,7 @@ def _renaming(context: click.Context, option: click.Parameter, values: tuple[str
     return steps or None
 
 
-def _substitution(value: str) -> tuple[re.Pattern[str], str]:
+def _substitution(value: str) -> tuple[str, str]:
     pattern, sign, new = value.removeprefix(_RE).rpartition("=")  # an expression may have more of them, as in (?=x)
     if not sign:
         raise click.BadParameter("re:PATTERN=NEW, where NEW may be empty")
@@ -65,7 +65,7 @@ def _substitution(value: str) -> tuple[re.Pattern[str], str]:
         compiled.sub(new, "")
     except re.error as error:
         raise click.BadParameter(f"{new!r} is no replacement for {pattern!r}: {error}") from None
-    return compiled, new
+    return pattern, new
 
 
 def _assignments(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, str] | None:
