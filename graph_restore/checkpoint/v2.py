@@ -179,8 +179,8 @@ def _missing_text(prefix: str, count: int, names: dict[int, str], lost_keys: dic
         f"{names[shard]} (with {len(keys)} tensors, such as {_shown(min(keys))!r})" for shard, keys in lost_keys.items()
     ]
     return (
-        f"checkpoint {prefix} is incomplete: its index counts {count} data files, and these are missing: "
-        f"{', '.join(lost)}; copy them beside {prefix}.index"
+        f"checkpoint {prefix} is incomplete: its index counts {count} data file{'' if count == 1 else 's'}, and these "
+        f"are missing: {', '.join(lost)}; copy them beside {prefix}.index"
     )
 
 

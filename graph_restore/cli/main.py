@@ -73,7 +73,8 @@ def main() -> None:
     """Brings TensorFlow 1 models back: looks at them, fits checkpoints, freezes them, compares them.
 
     MODEL is a .pb, .pbtxt, .meta, event file, SavedModel, session bundle or run directory; CHECKPOINT a prefix,
-    any of its files, or its directory. TensorFlow is needed by verify only.
+    any of its files, or its directory; also inside an archive (run.zip/model.ckpt) or in a store (s3://...).
+    TensorFlow is needed by verify only.
 
     \b
     Example: graph-restore freeze run/model.ckpt-1000.meta --fetches softmax -o frozen.pb

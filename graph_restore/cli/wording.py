@@ -9,25 +9,26 @@ from collections.abc import Iterator
 from typing import Any
 
 _ARGUMENT = re.compile(
-    r"\b(?P<name>fetches|feeds|tags|include|exclude|rename|cast|asset_dir|on_update|on_mismatch|moving_averages|strict|"
+    r"(?<![\w/.-])(?P<name>fetches|feeds|tags|include|exclude|rename|cast|asset_dir|on_update|on_mismatch|moving_averages|strict|"
     r"constants|keep_variables|precision|inference|format|keep_slices|overwrite|prefer|drop|allow_unsafe_ops)="
     r"(?:True|'(?P<single>\w+)'|\"(?P<double>\w+)\")?"
 )
 _OPTIONS = {"overwrite": "force", "constants": "set"}  # of another name than the argument
-_RENAME = re.compile(r"\brename=(?=\[)")
+_RENAME = re.compile(r"(?<![\w/.-])rename=(?=\[)")
 _PHRASES = {
     "graph_restore.initialize(model)": "--initialize",
     "restore(model, checkpoint)": "graph-restore check MODEL CHECKPOINT",
     "load(path)": "graph-restore inspect MODEL",
     "load_checkpoint(path)": "graph-restore checkpoint ls CHECKPOINT",
 }
+_TWICE = re.compile(r"(--[\w-]+) \(\1\)")  # where a message names both
 _CALL = re.compile("|".join(rf"(?<![\w.]){re.escape(phrase)}" for phrase in _PHRASES))
 
 
 def for_shell(text: str) -> str:
     """A message with `--on-mismatch skip` for `on_mismatch='skip'`, and so on."""
     text = _CALL.sub(lambda match: _PHRASES[match[0]], "".join(_renamed(text)))
-    return _ARGUMENT.sub(_option, text)
+    return _TWICE.sub(r"\1", _ARGUMENT.sub(_option, text))
 
 
 def _option(match: re.Match[str]) -> str:
