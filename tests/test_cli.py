@@ -524,6 +524,7 @@ SWAPPED = {
         1,
         "graph.pb: this is no checkpoint, but a GraphDef, which is a model",
     ),
+    "a directory": ("mismatch/tf1.4.1-v2", "renamed", 2, "only the checkpoint model.ckpt, which goes second; pass"),
     "a shard": ("sharded/tf1.15.5-v1", "model.ckpt-00000-of-00002", 2, "graph.pb is a model: MODEL comes first"),
 }
 
