@@ -31,6 +31,7 @@ __all__ = ["export", "load", "load_checkpoint"]
 
 _MESSAGES = ("GraphDef", "MetaGraphDef", "SavedModel")
 _CHECKPOINT_FILE = re.compile(r"\.index$|(?:\.data)?-\d{5}-of-\d{5}$")
+_SHARDS = re.compile(r"-\?{5}-of-\d{5}$")
 _DATA_SHARD = re.compile(r"\.data-\d{5}-of-\d{5}$")
 
 
@@ -59,8 +60,9 @@ def _load_path(path: str, tags: Collection[str] | None) -> Model:
     if files.is_directory(path):
         return _load_directory(path, tags)
     if not files.exists(path):
-        if files.is_file(path + ".meta"):
-            return _load_path(path + ".meta", tags)  # a checkpoint prefix was given
+        meta = _SHARDS.sub("", path) + ".meta"
+        if files.is_file(meta):
+            return _load_path(meta, tags)  # a checkpoint's prefix was given, or what Savers call one of V1 shards
         raise FileNotFoundError(
             f"{path}: no such file or directory; pass a .meta, .pb, .pbtxt, event file or directory"
         )

@@ -372,6 +372,7 @@ def test_a_checkpoints_file_is_no_model_and_its_meta_is_named(identity: str, fil
 def test_the_prefix_of_a_checkpoint_means_its_meta(identity: str) -> None:
     folder = case(identity).directory
     assert gr.load(folder / "model.ckpt").source.file == str(folder / "model.ckpt.meta")
+    assert gr.load(folder / "model.ckpt-?????-of-00002").source.file == str(folder / "model.ckpt.meta")
 
 
 @pytest.mark.parametrize("file", ["graph.pb", "model.ckpt.meta"])
