@@ -20,6 +20,8 @@ from __future__ import annotations
 
 import difflib
 import heapq
+import sys
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
 _MANY, _LOOKED_AT = 200, 40  # names; comparing the spelling of one takes some hundred microseconds
@@ -130,6 +132,18 @@ class TensorFlowRequiredError(GraphRestoreError, ImportError):
 
 class PackageRequiredError(GraphRestoreError, ImportError):
     """A path leads to a store whose package is not installed; the message says what to install."""
+
+
+def warn(text: str) -> None:
+    """A GraphRestoreWarning that points at the line which called this package, however deep inside it arose."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__", "")):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, GraphRestoreWarning, stacklevel=level)
+
+
+def _is_ours(module: str) -> bool:
+    return module.partition(".")[0] == __name__.partition(".")[0]
 
 
 def near_names(name: str, names: Iterable[str], count: int = 3) -> list[str]:

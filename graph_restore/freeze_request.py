@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,7 +17,7 @@ from google.protobuf.message import DecodeError
 
 from graph_restore.api import load
 from graph_restore.discovery import find_variables
-from graph_restore.errors import CheckpointNotFoundError, FormatError, GraphRestoreWarning
+from graph_restore.errors import CheckpointNotFoundError, FormatError, warn
 from graph_restore.formats.text import parse_text
 from graph_restore.model import Model
 from graph_restore.protos import SaverDef
@@ -170,4 +169,4 @@ def _kept(model: Model, request: Request) -> list[str]:
 
 
 def _say(text: str) -> None:
-    warnings.warn(text, GraphRestoreWarning, stacklevel=3)
+    warn(text)

@@ -89,7 +89,7 @@ class Restoration:
             "notes": list(self.notes),
             "near": self.nearest(),
             "guess": None if self.guess is None else str(self.guess),
-            "rename": None if self.guess is None else [list(pair) for pair in self.guess.rename],
+            "rename": None if self.guess is None or self.guess.rename is None else list(map(_plain, self.guess.rename)),
         }
 
     def __str__(self) -> str:
@@ -116,6 +116,13 @@ class Restoration:
         how += [f"joined from {self.joined[name]} slices"] if name in self.joined else []
         how += [f"cast from {self.cast[name]}"] if name in self.cast else []
         return how + ([f"in {self.sources[name]}"] if name in self.sources else [])
+
+
+def _plain(step: Any) -> Any:
+    """A step of a rename for json: tables and pairs as they are, a function by its name."""
+    if isinstance(step, Mapping):
+        return dict(step)
+    return str(getattr(step, "__name__", step)) if callable(step) else [getattr(step[0], "pattern", step[0]), step[1]]
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,13 @@ from graph_restore.discovery import shape_of
 from graph_restore.dtypes import type_name
 from graph_restore.errors import CheckpointNotFoundError, FormatError, UnsupportedFormatError
 from graph_restore.formats.event_file import event_graphs
-from graph_restore.formats.recognise import recognise
 from graph_restore.formats.run_directory import find_graph
 from graph_restore.formats.saved_model import find_saved_model
 from graph_restore.formats.session_bundle import find_bundle
 from graph_restore.graph import Graph
 from graph_restore.model import Model
 from graph_restore.names import node_of, parse_tensor_name, tensor_name
+from graph_restore.recognise import recognise
 from graph_restore.storage import files
 from graph_restore.transforms.fetches import candidate_fetches
 from graph_restore.variables import Shape

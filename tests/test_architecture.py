@@ -22,7 +22,7 @@ LAYERS = (
     {"errors"},
     {"dtypes", "names"},
     {"protos", "storage"},
-    {"tensors"},
+    {"tensors", "recognise"},
     {"slices", "tensor_proto", "ops"},
     {"checkpoint", "graph"},
     {"variables"},

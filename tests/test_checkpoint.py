@@ -12,7 +12,7 @@ import pytest
 from corpus import Arrays, Case, all_cases, case, cases
 from tables import entry, field, index, masked, metadata, one_block, saved_slice, shape, varint
 
-from graph_restore.checkpoint import Checkpoint, load_checkpoint
+from graph_restore.checkpoint import Checkpoint, load_checkpoint, verify_checkpoint
 from graph_restore.errors import (
     CheckpointNotFoundError,
     CorruptionError,
@@ -260,12 +260,13 @@ def test_shards_without_tensors_are_not_needed(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "m")["a"].read().tolist() == [1.0, 1.0]
 
 
-def test_data_file_that_is_a_pointer(tmp_path: Path) -> None:
-    prefix = write_v2(
-        tmp_path, [(b"w", entry(FLOAT, [200], bytes(800)))], b"version https://git-lfs.github.com/spec/v1\n"
-    )
-    with pytest.raises(CorruptionError, match=r"m.data-00000-of-00001.*git lfs pull.*expected 800 bytes or more"):
+@pytest.mark.parametrize("size", [1, 200])  # fewer bytes than a pointer has, and more
+def test_data_file_that_is_a_pointer(size: int, tmp_path: Path) -> None:
+    values = bytes(4 * size)
+    prefix = write_v2(tmp_path, [(b"w", entry(FLOAT, [size], values))], b"version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(CorruptionError, match=r"m.data-00000-of-00001: this is a Git LFS pointer.*git lfs pull"):
         load_checkpoint(prefix)
+    assert "Git LFS pointer" in str(verify_checkpoint(prefix).damaged["w"])
 
 
 FLOATS = field(5, ONES)

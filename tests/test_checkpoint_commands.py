@@ -195,6 +195,37 @@ def test_parts_are_what_numpy_gives(key: str, part: str) -> None:
     assert same_values(read_part(tensors, key + part).read(), expected)
 
 
+OBJECT_NAMES = ["layers/first/w", "layers/first/w/.ATTRIBUTES/VARIABLE_VALUE", "net/w", "net/w:0"]
+
+
+@pytest.mark.parametrize("name", OBJECT_NAMES)
+def test_objects_are_found_by_path_attribute_and_full_name(name: str) -> None:
+    checkpoint = load_checkpoint(case("object_checkpoint/tf1.15.5-v2").other_prefixes["objects"])
+    key = "layers/first/w/.ATTRIBUTES/VARIABLE_VALUE"
+    assert [one.name for one in list_tensors(checkpoint, name)] == [key]
+    assert read_part(checkpoint, f"{name}[1:,0]").read().tolist() == checkpoint[key].read()[1:, 0].tolist()
+
+
+@pytest.mark.tensorflow
+def test_a_full_name_of_two_variables_is_refused_with_their_keys(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    first, second = tf.Variable([1.0], name="v"), tf.Variable([2.0], name="v")
+    checkpoint = load_checkpoint(tf.train.Checkpoint(a=first, b=second).write(str(tmp_path / "m")))
+    assert (checkpoint["a"].read().tolist(), checkpoint["b"].read().tolist()) == ([1.0], [2.0])
+    keys = "a/.ATTRIBUTES/VARIABLE_VALUE, b/.ATTRIBUTES/VARIABLE_VALUE"
+    with pytest.raises(TensorNotFoundError, match=f"2 variables have that full name, take one by its key: {keys}"):
+        read_part(checkpoint, "v")
+
+
+@pytest.mark.parametrize("change", [{"cast": "int8"}, {"prefer": "both", "merge": [{}]}])
+def test_edits_there_are_none_of(change: dict[str, Any]) -> None:
+    with pytest.raises(
+        ValueError, match="prefer is 'first' or 'last', cast one of float16, bfloat16, float32, float64"
+    ):
+        edit(load_checkpoint(case("linear/tf1.4.1-v2").prefix), **change)
+
+
 def test_a_name_with_brackets_is_a_name_first() -> None:
     tensors = held({"a[0]": np.arange(3), "a": np.arange(5)})
     assert read_part(tensors, "a[0]").shape == (3,)
@@ -578,6 +609,16 @@ def test_what_a_format_cannot_hold_is_named(name: str, tmp_path: Path) -> None:
         write_tensors(held({"ok": 1.0, "x": value}), tmp_path / file)
     assert words in str(caught.value) and "ok" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_object_graph_is_no_weight(tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(case("object_checkpoint/tf1.15.5-v2").other_prefixes["objects"])
+    with pytest.warns(GraphRestoreWarning, match="_CHECKPOINTABLE_OBJECT_GRAPH.* is left out") as told:
+        write_tensors(checkpoint, tmp_path / "o.safetensors")
+    assert [one.filename for one in told] == [__file__]
+    difference = compare(checkpoint, load_tensors(tmp_path / "o.safetensors"))
+    assert difference.only_first == ["_CHECKPOINTABLE_OBJECT_GRAPH"] and not difference.changed
+    assert difference.equal == len(checkpoint) - 1
 
 
 @pytest.mark.parametrize("file", ["out.npz", "out.safetensors"])

@@ -232,6 +232,12 @@ def test_not_found_tells_what_lies_there(tmp_path: Path) -> None:
     assert isinstance(caught.value, FileNotFoundError)
 
 
+def test_paths_of_bytes_and_empty_ones() -> None:
+    assert list(load_checkpoint(os.fsencode(V2 / "model.ckpt"))) == ["b", "w"]  # type: ignore[arg-type]
+    with pytest.raises(CheckpointNotFoundError, match="an empty path; give a checkpoint's prefix"):
+        load_checkpoint("")
+
+
 def test_not_found_in_no_directory(tmp_path: Path) -> None:
     with pytest.raises(CheckpointNotFoundError, match="there is no directory"):
         load_checkpoint(tmp_path / "no" / "model.ckpt")
@@ -241,8 +247,35 @@ def test_data_without_an_index(tmp_path: Path) -> None:
     put_v2(tmp_path, "m")
     (tmp_path / "m.index").unlink()
     for given in ("m", "m.data-00000-of-00001", "m.index"):
-        with pytest.raises(CheckpointNotFoundError, match="its data are there .*but not the .index file"):
+        with pytest.raises(CheckpointNotFoundError, match="m.index is missing, .* in its data .m.data-00000-of-00001."):
             load_checkpoint(tmp_path / given)
+    with pytest.raises(CheckpointNotFoundError, match="no checkpoint in .*: m.index is missing.*m.data-00000-of-00001"):
+        load_checkpoint(tmp_path)
+
+
+MODELS = {
+    "graph.pb": "a GraphDef, which is a model",
+    "graph.pbtxt": "a GraphDef in text form, which is a model",
+    "model.ckpt.meta": "a MetaGraphDef, which is a model",
+    "saved_model.pb": "a SavedModel, which is a model",
+    "events": "an event file, which is a model",
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_in_place_of_a_checkpoint(name: str, tmp_path: Path) -> None:
+    found = case("saved_model/tf1.4.1-v2").directory / "saved_model" / "saved_model.pb"
+    if name == "graph.pbtxt":
+        (tmp_path / name).write_text('node { name: "x" op: "NoOp" }', encoding="utf-8")
+    elif name == "events":
+        (tmp_path / name).write_bytes(next(CORPUS.glob("events/*/**/events.out.*")).read_bytes())
+    else:
+        (tmp_path / name).write_bytes((found if name == "saved_model.pb" else V1 / name).read_bytes())
+    path = tmp_path / "graph"  # not a name that tells anything, nor one that means the checkpoint beside it
+    (tmp_path / name).rename(path)
+    with pytest.raises(FormatError, match=f"this is no checkpoint, but {MODELS[name]}.*goes first") as caught:
+        load_checkpoint(path)
+    assert caught.value.path == str(path)
 
 
 OTHERS = [

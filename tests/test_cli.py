@@ -509,3 +509,110 @@ def test_export_writes(arguments: list[str], files: set[str], tmp_path: Path) ->
 def test_export_cuts_saved_models_only(tmp_path: Path) -> None:
     done = call("export", META, "-o", str(tmp_path / "x.pb"), "--fetches", "y")
     assert done.exit_code == 2 and "--format saved_model" in done.stderr and not list(tmp_path.iterdir())
+
+
+SWAPPED = {
+    "an index": (
+        "linear/tf1.4.1-v2",
+        "model.ckpt.index",
+        2,
+        "graph.pb is a model: MODEL comes first, CHECKPOINT second",
+    ),
+    "a V1 file": (
+        "linear/tf0.12.1-v1",
+        "model.ckpt",
+        1,
+        "graph.pb: this is no checkpoint, but a GraphDef, which is a model",
+    ),
+    "a directory": ("mismatch/tf1.4.1-v2", "renamed", 2, "only the checkpoint model.ckpt, which goes second; pass"),
+    "a shard": ("sharded/tf1.15.5-v1", "model.ckpt-00000-of-00002", 2, "graph.pb is a model: MODEL comes first"),
+}
+
+
+@pytest.mark.parametrize("verb", ["check", "freeze", "export"])
+@pytest.mark.parametrize("name", SWAPPED)
+def test_model_and_checkpoint_the_wrong_way_round(verb: str, name: str, tmp_path: Path) -> None:
+    identity, file, status, words = SWAPPED[name]
+    folder = case(identity).directory
+    output = [] if verb == "check" else ["-o", str(tmp_path / "x.pb")]
+    result = call(verb, str(folder / file), str(folder / "graph.pb"), *output)
+    assert result.exit_code == status and words in result.stderr, result.stderr
+    assert "byte " not in result.stderr and list(tmp_path.iterdir()) == []
+
+
+MESSAGES = {
+    "mismatch": (["freeze", "graph.pb", "reshaped"], "pass --on-mismatch skip, --cast, --rename or --exclude to"),
+    "a guess": (["freeze", "graph.pb", "renamed"], "pass --rename tower/=, or --rename auto"),
+    "of check": (["check", "graph.pb", "renamed"], "pass --rename tower/=, or --rename auto"),
+    "after a rename": (
+        ["check", "graph.pb", "renamed", "--rename", "=x/"],
+        "pass --rename =x/ --rename 're:^x/tower/='",
+    ),
+    "after an expression": (
+        ["check", "graph.pb", "renamed", "--rename", "re:^tow=x"],
+        "pass --rename 're:^tow=x' --rename 're:^xer/='",
+    ),
+    "an expression": (
+        ["check", "graph.pb", "renamed", "--include", "re:("],
+        "Invalid value for '--include': '(' is no regular",
+    ),
+    "another": (
+        ["check", "graph.pb", "renamed", "--rename", "re:(=x"],
+        "Invalid value for '--rename': '(' is no regular",
+    ),
+    "a replacement": (["check", "graph.pb", "renamed", "--rename", r"re:^t=\9"], r"'\\9' is no replacement for '^t'"),
+    "no replacement": (["check", "graph.pb", "renamed", "--rename", "re:^t"], "re:PATTERN=NEW, where NEW may be empty"),
+    "another format": (
+        ["export", "graph.pb", "renamed", "-o", "x.onnx"],
+        "x.onnx: no .onnx files are written here; freeze",
+    ),
+    "swapped, alone": (
+        ["checkpoint", "ls", "graph.pb"],
+        "which is a model; a model goes first, as in graph-restore check",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_messages_speak_of_options(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments, words = MESSAGES[name]
+    monkeypatch.chdir(case("mismatch/tf1.4.1-v2").directory)
+    result = call(*arguments, *(["-o", str(tmp_path / "x.pb")] if arguments[0] == "freeze" else []))
+    assert result.exit_code in (1, 2) and words in result.output, result.output
+    assert "on_mismatch" not in result.output and "rename=" not in result.output
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--rename", "re:^tower/(.)=" r"\1"], ["--rename", "tower/=x/", "--rename", "re:^x/="], ["--rename", "tower/="]],
+)
+def test_expressions_rename_and_choose(options: list[str]) -> None:
+    folder = case("mismatch/tf1.4.1-v2").directory
+    found = call_json("check", str(folder / "graph.pb"), str(folder / "renamed"), *options, "--json")
+    assert found["restored"] == {"w": "tower/w", "b": "tower/b"}
+    chosen = call_json(
+        "check", str(folder / "graph.pb"), str(folder / "renamed"), *options, "--include", "re:^b,?$", "--json"
+    )
+    assert chosen["restored"] == {"b": "tower/b"}
+
+
+def test_what_disagrees_is_skipped_on_request(tmp_path: Path) -> None:
+    folder = case("mismatch/tf1.4.1-v2").directory
+    arguments = [str(folder / "graph.pb"), str(folder / "reshaped"), "--on-mismatch", "skip"]
+    assert call("check", *arguments[:2]).exit_code == 1
+    assert call("check", *arguments).exit_code == 0
+    assert "w: no value" in call("freeze", *arguments, "-o", str(tmp_path / "a.pb"), "--fetches", "y").stderr
+    written = call("export", *arguments, "--format", "checkpoint", "--include", "b", "-o", str(tmp_path / "m"))
+    assert "w" in written.output  # which has no value still, and is named
+
+
+def test_local_variables_are_told_with_what_gives_them_values(tmp_path: Path) -> None:
+    model = str(case("metrics_local/tf1.4.1-v2").meta)
+    words = "local variables are in no checkpoint: accuracy/total, accuracy/count; --initialize gives them first values"
+    assert f"note: {words}" in call("check", model).stderr
+    arguments = ["freeze", model, "--fetches", "accuracy/value", "-o", str(tmp_path / "a.pb")]
+    failed = call(*arguments)
+    assert (
+        failed.exit_code == 1 and "2 of them are local variables, which Savers leave out; --initialize" in failed.stderr
+    )
+    assert call(*arguments, "--initialize").exit_code == 0

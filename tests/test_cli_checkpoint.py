@@ -82,7 +82,10 @@ BAD_FILES = {
     "ls": (["ls", "nowhere/model"], "no checkpoint at nowhere/model"),
     "ls npz": (["ls", "nowhere.npz"], "nowhere.npz: No such file"),
     "pattern": (["ls", MLP.prefix, "conv*"], "no tensor fits 'conv*'"),
-    "cat": (["cat", MLP.prefix, "hidden/weight"], "no tensor 'hidden/weight'; near names: hidden/weights"),
+    "cat": (
+        ["cat", MLP.prefix, "hidden/weight"],
+        f"no tensor 'hidden/weight' in checkpoint {MLP.prefix}; near names: hidden/weights",
+    ),
     "index": (["cat", MLP.prefix, "hidden/weights[60]"], "outside the shape [6, 10]"),
     "diff": (["diff", MLP.prefix, "nowhere"], "no checkpoint at nowhere"),
     "suffix": (["convert", MLP.prefix, "-o", "never.h5"], "no .h5 files are written"),

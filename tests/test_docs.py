@@ -18,6 +18,7 @@ from snippets import ROOT, Snippet, dead_links, run, run_command, snippets
 from graph_restore import protos
 from graph_restore.checkpoint import load_tensors, write_tensors
 from graph_restore.formats.graph_def import scan
+from graph_restore.storage.snappy import decompress
 from graph_restore.storage.source import BytesSource
 
 PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
@@ -224,6 +225,24 @@ def test_a_table_by_hand() -> None:
     entries = table(case("custom_savers/tf1.15.5-v2").directory / "scoped" / "model.ckpt.index")
     assert list(entries) == [b"", b"net/b", b"net/w"]
     assert [len(value) for value in entries.values()] == [6, 15, 21]
+
+
+def test_a_packed_block_by_hand() -> None:
+    _, data = parse_dump(dump_of("tables.md", "packed:"))
+    length, at = varint(data, 0)
+    made = b""
+    while at < len(data):
+        tag = data[at]
+        if tag & 3 == 0:
+            made += data[at + 1 : at + 2 + (tag >> 2)]
+            at += 2 + (tag >> 2)
+        else:
+            assert tag & 3 == 1
+            for _ in range((tag >> 2 & 7) + 4):
+                made += made[-((tag >> 5 << 8) + data[at + 1]) :][:1]
+            at += 2
+    assert made == b"ab" * 6 and len(made) == length
+    assert decompress(data) == made
 
 
 def test_version_2_by_hand() -> None:

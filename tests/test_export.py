@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -220,3 +221,29 @@ def test_memory_stays_flat(tmp_path: Path) -> None:
     assert (tmp_path / "out.pb").stat().st_size > size
     for path in tmp_path.iterdir():
         path.unlink()  # tmp_path is kept for a while
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".tflite", ".h5", ".keras", ".pt", ".pth", ".npz", ".SAFETENSORS"])
+def test_suffixes_of_other_formats_are_refused(suffix: str, tmp_path: Path) -> None:
+    model = gr.restore(gr.load(case("linear/tf1.4.1-v2").meta))
+    with pytest.raises(
+        gr.UnsupportedFormatError, match=f"no {suffix.lower()} files are written here; .*(freeze|values)"
+    ):
+        gr.export(model, tmp_path / f"model{suffix}")
+    assert list(tmp_path.iterdir()) == []
+    gr.export(gr.freeze(model, ["y"]), tmp_path / f"model{suffix}", "graph_def")  # who says so means it
+    assert gr.load(tmp_path / f"model{suffix}").source.format == "graph_def"
+
+
+@pytest.mark.parametrize("name", ["a.pb", "a.pbtxt", "a.pbmm", "a"])
+def test_a_graph_without_its_values_is_told_at_the_callers_line(name: str, tmp_path: Path) -> None:
+    model = gr.load(case("linear/tf1.4.1-v2").meta)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gr.export(model, tmp_path / name)  # there are no values that could be lost
+        gr.export(gr.freeze(gr.restore(model), ["y"]), tmp_path / name)
+    with pytest.warns(
+        gr.GraphRestoreWarning, match="without the values of its 2 variables; freeze the model first"
+    ) as told:
+        gr.export(gr.restore(model), tmp_path / name)
+    assert [one.filename for one in told] == [__file__]

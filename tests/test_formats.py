@@ -332,7 +332,7 @@ FOREIGN: list[tuple[str, bytes, str]] = [
     (
         "v1 checkpoint",
         (case("linear/tf0.12.1-v1").directory / "model.ckpt").read_bytes(),
-        "checkpoint's values, without a graph; pass its .meta",
+        "checkpoint's values, without a graph; pass the .meta of that checkpoint",
     ),  # noqa: E501
     ("v2 index", (LINEAR.directory / "model.ckpt.index").read_bytes(), "checkpoint's values, without a graph"),
     ("state file", b'model_checkpoint_path: "model.ckpt-7"\n', "a `checkpoint` state file; pass the directory"),
@@ -354,8 +354,25 @@ def test_what_is_no_model_is_named(content: bytes, message: str, tmp_path: Path)
 
 
 def test_a_data_shard_is_told_by_its_name() -> None:
-    with pytest.raises(gr.UnsupportedFormatError, match="a data shard of a checkpoint.*pass the .meta"):
+    with pytest.raises(gr.UnsupportedFormatError, match="a data shard of a checkpoint.*pass the .meta beside it"):
         gr.load(LINEAR.directory / "model.ckpt.data-00000-of-00001")
+
+
+@pytest.mark.parametrize(
+    ("identity", "file"),
+    [("linear/tf1.4.1-v2", "model.ckpt.index"), ("sharded/tf1.15.5-v1", "model.ckpt-00000-of-00002")],
+)
+def test_a_checkpoints_file_is_no_model_and_its_meta_is_named(identity: str, file: str) -> None:
+    folder = case(identity).directory
+    with pytest.raises(gr.UnsupportedFormatError, match=f"without a graph.*{folder}/model.ckpt.meta"):
+        gr.load(folder / file)
+
+
+@pytest.mark.parametrize("identity", ["linear/tf0.12.1-v1", "linear/tf1.4.1-v2", "sharded/tf1.15.5-v1"])
+def test_the_prefix_of_a_checkpoint_means_its_meta(identity: str) -> None:
+    folder = case(identity).directory
+    assert gr.load(folder / "model.ckpt").source.file == str(folder / "model.ckpt.meta")
+    assert gr.load(folder / "model.ckpt-?????-of-00002").source.file == str(folder / "model.ckpt.meta")
 
 
 @pytest.mark.parametrize("file", ["graph.pb", "model.ckpt.meta"])

@@ -359,3 +359,61 @@ def test_averages_that_are_not_there_are_missed() -> None:
     one = case("linear/tf1.4.1-v2")
     report = gr.restore(gr.load(one.graph_pb), one.prefix, moving_averages=True).restoration
     assert report is not None and "moving_averages=True changed nothing" in report.notes[-1]
+
+
+EXPORTED = """
+node { name: "layer/kernel" op: "VarHandleOp" attr { key: "dtype" value { type: DT_FLOAT } }
+       attr { key: "shape" value { shape { dim { size: 2 } } } } }
+node { name: "layer/kernel/Read/ReadVariableOp" op: "ReadVariableOp" input: "layer/kernel" }
+node { name: "layer/kernel_1" op: "VarHandleOp" attr { key: "dtype" value { type: DT_FLOAT } }
+       attr { key: "shape" value { shape { dim { size: 2 } } } } }
+node { name: "layer/kernel_1/Read/ReadVariableOp" op: "ReadVariableOp" input: "layer/kernel_1"
+       attr { key: "dtype" value { type: DT_FLOAT } } }
+node { name: "y" op: "Identity" input: "layer/kernel_1/Read/ReadVariableOp" attr { key: "T" value { type: DT_FLOAT } } }
+node { name: "file" op: "Placeholder" attr { key: "dtype" value { type: DT_STRING } } }
+node { name: "names" op: "Const" attr { key: "dtype" value { type: DT_STRING } } attr { key: "value" value { tensor {
+       dtype: DT_STRING tensor_shape { dim { size: 1 } } string_val: "a/w/.ATTRIBUTES/VARIABLE_VALUE" } } } }
+node { name: "specs" op: "Const" attr { key: "dtype" value { type: DT_STRING } } attr { key: "value" value { tensor {
+       dtype: DT_STRING tensor_shape { dim { size: 1 } } string_val: "" } } } }
+node { name: "restore" op: "RestoreV2" input: "file" input: "names" input: "specs"
+       attr { key: "dtypes" value { list { type: DT_FLOAT } } } }
+node { name: "assign" op: "AssignVariableOp" input: "layer/kernel_1" input: "restore"
+       attr { key: "dtype" value { type: DT_FLOAT } } }
+"""
+
+
+@pytest.mark.parametrize("key", ["a/w/.ATTRIBUTES/VARIABLE_VALUE", "a/w", "layer/kernel_1", "layer/kernel"])
+def test_what_an_export_leaves_behind_is_not_missed(key: str, tmp_path: Path) -> None:
+    (tmp_path / "graph.pbtxt").write_text(EXPORTED, encoding="utf-8")
+    model = gr.load(tmp_path / "graph.pbtxt")
+    restored = gr.restore(model, {key: np.float32([1, 2])}, strict=True)
+    assert restored.restoration.restored["layer/kernel_1"] == key and not restored.restoration.missing
+    assert restored.variables["layer/kernel_1"].value.read().tolist() == [1, 2]
+    untold = "layer/kernel" in restored.restoration.restored
+    assert (
+        untold or "1 variables without a value that nothing uses or saves: layer/kernel" in restored.restoration.notes
+    )
+
+
+@pytest.mark.tensorflow
+def test_keras_exports_are_restored_whole_and_by_the_names_users_know(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    layers = [
+        tf.keras.layers.Input((3,)),
+        tf.keras.layers.Dense(4, name="first"),
+        tf.keras.layers.Dense(2, name="last"),
+    ]
+    keras = tf.keras.Sequential(layers, name="net")
+    keras.export(str(tmp_path / "model"), verbose=False)
+    model = gr.load(tmp_path / "model")
+    assert gr.restore(model, strict=True).restoration.missing == {}
+    path = tf.train.Checkpoint(net=keras).write(str(tmp_path / "objects"))
+    restored = gr.restore(model, path)
+    frozen = gr.freeze(restored)
+    graph_def = tf.compat.v1.GraphDef.FromString(frozen.graph.materialize().SerializeToString())
+    x = np.float32([[1, 2, 3], [-1, 0, 4]])
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        (y,) = tf.import_graph_def(graph_def, name="", return_elements=[frozen.fetches[0]])
+        found = session.run(y, {frozen.feeds[0]: x})
+    np.testing.assert_allclose(found, keras.predict(x, verbose=0), rtol=1e-6)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import re
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,11 @@ from corpus import case
 
 import graph_restore as gr
 from graph_restore.checkpoint import convert, edit, load_checkpoint, save_checkpoint
+from graph_restore.dtypes import from_numpy
 from graph_restore.errors import near_names
 from graph_restore.model import Restoration
 from graph_restore.protos import GraphDef
+from graph_restore.variables import Variables
 
 _load = functools.cache(gr.load)
 MLP = case("mlp/tf1.4.1-v2")
@@ -122,7 +126,8 @@ def test_swapped_names_and_a_scope_for_all() -> None:
 @pytest.mark.parametrize(
     ("rename", "kind", "words"),
     [({"old/": "new"}, gr.GraphRestoreError, "'old/' cannot become 'new', .* write 'new/'"),
-     (lambda key: None, ValueError, "gives None for the key 'old/w'"),
+     (lambda key: None, ValueError, "gives None for the key 'old/w'; .*return the key itself .* with exclude"),
+     ([lambda key: None, ("a", "b")], ValueError, "gives None for the key 'old/w'"),
      ([("(", "")], ValueError, "no regular expression"), ([("a", r"\9")], ValueError, "no regular expression"),
      (("^old/", ""), ValueError, "pairs"), (["ab"], ValueError, "pairs"), ({"a": None}, ValueError, "names to names"),
      ("scope", ValueError, "'auto', not 'scope'"), (5, ValueError, "not 5")],
@@ -130,6 +135,39 @@ def test_swapped_names_and_a_scope_for_all() -> None:
 def test_what_is_no_rename(rename: Any, kind: type[Exception], words: str) -> None:
     with pytest.raises(kind, match=words):
         gr.restore(graph({"w": (1,)}), values(("old/w", 1)), rename=rename)
+
+
+@pytest.mark.parametrize(
+    ("rename", "restored"),
+    [([{"old/": ""}, ("^w$", "v")], "v"), ([("^old/", "x/"), lambda key: key.upper()], "X/W"),
+     ([(re.compile("^old/"), ""), {"w": "u"}], "u")],
+)  # fmt: skip
+def test_tables_pairs_and_functions_one_after_the_other(rename: Any, restored: str) -> None:
+    report = told(graph({restored: (1,)}), values(("old/w", 1)), rename=rename, strict=True)
+    assert report.restored == {restored: "old/w"}
+
+
+def _named(key: str) -> str:
+    return f"mine/{key}"
+
+
+def test_the_guess_beside_a_rename_that_was_given() -> None:
+    model = graph({"a/w": (1,), "b/w": (2,), "b/v": (3,)})
+    saved = values(("x/a/w", 1), ("b/w", 2), ("b/v", 3))
+    needless = told(model, values(("a/w", 1), ("b/w", 2), ("b/v", 3)), rename={"": "mine/"})
+    assert str(needless.guess) == "all 3 missing names match without rename: leave it out"
+    assert needless.to_dict()["rename"] is None and "adding the prefix ``" not in str(needless)
+    halfway = told(model, values(("x/a/w", 1), ("y/b/w", 2), ("y/b/v", 3)), rename={"x/": ""})
+    assert str(halfway.guess) == (
+        "all 2 missing names match after the rename given and then removing the prefix `y/`: "
+        "pass rename=[{'x/': ''}, ('^y/', '')]"
+    )
+    assert halfway.to_dict()["rename"] == [{"x/": ""}, ["^y/", ""]]
+    assert len(told(model, values(("x/a/w", 1), ("y/b/w", 2), ("y/b/v", 3)), rename=halfway.guess.rename).restored) == 3
+    wrong = told(model, saved, rename=_named)
+    assert str(wrong.guess).startswith("2 of 3 missing names match after the rename given and then removing")
+    assert json.dumps(wrong.to_dict()["rename"]) == '["_named", ["^mine/", ""]]'
+    assert "match without rename" in str(told(model, saved, rename=_named, include="b/").guess)
 
 
 NOTHING_FITS: dict[str, tuple[dict[str, Any], list[str]]] = {
@@ -163,6 +201,15 @@ def test_what_is_no_selection(selection: Any) -> None:
             gr.restore(_load(MLP.meta), **{argument: selection})
 
 
+def test_variables_themselves_are_chosen() -> None:
+    model = graph({"a": (1,), "b": (1,), "c": (1,)})
+    saved = values(("a", 1), ("b", 1), ("c", 1))
+    assert list(told(model, saved, include=[model.variables["a"], "c"]).restored) == ["a", "c"]
+    assert list(told(model, saved, exclude=model.variables["a"]).restored) == ["b", "c"]
+    other = replace(model.variables["a"], name="x")
+    assert told(model, saved, include=other).notes == ("include='x' fits no variable",)
+
+
 def test_a_scope_is_all_that_is_in_it() -> None:
     restored = told(_load(MLP.meta), include="hidden/", exclude="slots").restored
     assert {name.split("/")[1] for name in restored} == {"weights", "biases"} and len(restored) == 4
@@ -181,6 +228,18 @@ def test_names_in_an_object_based_checkpoint_can_be_renamed(rename: Any, shapes:
     report = told(graph(shapes), checkpoint, rename=rename, strict=True)
     keys = ["layers/first/w/.ATTRIBUTES/VARIABLE_VALUE", "layers/last/bias/.ATTRIBUTES/VARIABLE_VALUE"]
     assert list(report.restored.values()) == keys and report.notes == ()
+
+
+def test_names_of_all_fashions_fit() -> None:
+    checkpoint = load_checkpoint(OBJECTS.other_prefixes["objects"])
+    w, b = checkpoint["net/w"].read(), checkpoint["net/b"].read()
+    report = told(_load(OBJECTS.graph_pb), {"net/w:0": w, "net/b": b}, include="net/?", strict=True)
+    assert report.restored == {"net/w": "net/w:0", "net/b": "net/b"}
+    model = graph({"kernel": w.shape, "kernel_1": b.shape})  # as TensorFlow 2's SavedModels have them
+    keys = {"kernel": "layers/first/w/.ATTRIBUTES/VARIABLE_VALUE", "kernel_1": "last/.ATTRIBUTES/VARIABLE_VALUE"}
+    known = [replace(one, checkpoint_key=keys[one.name], authority={"checkpoint_key": "x"}) for one in model.variables]
+    by_path = told(replace(model, variables=Variables(known)), {"layers/first/w": w, "last": b}, strict=True)
+    assert by_path.restored == {"kernel": "layers/first/w", "kernel_1": "last"}
 
 
 def test_a_guess_for_an_object_based_checkpoint() -> None:
@@ -222,6 +281,46 @@ def test_parts_of_another_partitioning_are_joined_too() -> None:
     assert restored.restoration is not None and restored.restoration.joined == {"t/part_0": 2, "t/part_1": 2}
     parts = [variable.value.read() for variable in restored.variables if variable.value]
     assert np.array_equal(np.concatenate(parts), saved["t"].read())
+
+
+LOSSES = {
+    "integers": (np.float32([1.9, np.nan, 3e9, -2]), np.int32, "2 of 4 values are NaN, too large"),
+    "narrower": (
+        np.int64([1, 2**40, -5, 0]),
+        np.int32,
+        "1 of 4 values are NaN, too large or of the wrong sign for int32",
+    ),
+    "unsigned": (np.int32([1, -1, 2, 3]), np.uint32, "1 of 4 values are .* of the wrong sign for uint32"),
+    "floats": (
+        np.float64([1, 1e300, np.inf, np.nan]),
+        np.float32,
+        "1 of 4 values are too large for float32 and become inf",
+    ),
+    "complex": (
+        np.complex64([1, 1j, 2, 3]),
+        np.float32,
+        "1 of 4 values are complex, and float32 drops their imaginary part",
+    ),
+    "nothing": (np.float32([1.5, -2.5, 3, 4]), np.int32, None),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_values_that_a_cast_loses_are_counted(name: str) -> None:
+    given, wanted, words = LOSSES[name]
+    message = GraphDef()
+    node = message.node.add(name="w", op="VariableV2")
+    node.attr["dtype"].type = from_numpy(np.dtype(wanted))
+    node.attr["shape"].shape.dim.add(size=4)
+    value = gr.restore(gr.load(message), {"w": given}, cast=True).variables["w"].value
+    with warnings.catch_warnings(record=True) as told_of:
+        warnings.simplefilter("always")
+        found = value.read()
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        np.testing.assert_array_equal(found, given.astype(wanted))
+    assert [one.filename for one in told_of] == ([__file__] if words else [])
+    assert words is None or re.search(words, str(told_of[0].message))
 
 
 def test_a_cast_that_loses_nothing() -> None:

@@ -761,3 +761,8 @@ def test_a_checkpoint_of_another_model_is_refused() -> None:
         with pytest.raises(gr.RestoreError, match="this is the checkpoint of another model: 0 restored, 2 missing"):
             gr.restore_graph(str(case("linear/tf1.4.1-v2").graph_pb), str(case("mlp/tf1.4.1-v2").prefix))
         assert not graph.get_operations()
+
+
+def test_one_name_in_place_of_a_list_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"return_elements is a list of names; write \['y:0'\]"):
+        gr.restore_graph(case("linear/tf1.4.1-v2").graph_pb, return_elements="y:0")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 
@@ -11,7 +10,7 @@ from graph_restore.checkpoint.objects import ObjectGraph, object_graph
 from graph_restore.checkpoint.paths import CheckpointFiles, find_checkpoint
 from graph_restore.checkpoint.v1 import read_tables
 from graph_restore.checkpoint.v2 import read_bundle
-from graph_restore.errors import GraphRestoreWarning, TensorNotFoundError, did_you_mean
+from graph_restore.errors import TensorNotFoundError, did_you_mean, warn
 from graph_restore.slices import JoinedStrings, JoinedTensor, TensorSlice
 from graph_restore.tensors import LazyTensor
 
@@ -42,8 +41,14 @@ class Checkpoint(Mapping[str, LazyTensor]):
         try:
             return self._tensors[key or name]
         except KeyError:
-            near = did_you_mean(str(name), self._tensors)
-            raise TensorNotFoundError(f"no tensor {name!r} in checkpoint {self.prefix}{near}") from None
+            raise TensorNotFoundError(f"no tensor {name!r} in checkpoint {self.prefix}{self._hint(name)}") from None
+
+    def _hint(self, name: str) -> str:
+        """What may be meant by a name that no tensor has."""
+        several = self.objects.keys_named(name) if self.objects is not None else []
+        if several:
+            return f"; {len(several)} variables have that full name, take one by its key: {', '.join(several)}"
+        return did_you_mean(str(name), self._tensors)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)
@@ -68,7 +73,8 @@ class Checkpoint(Mapping[str, LazyTensor]):
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """The checkpoint at `path`: a prefix, any of its files, a state file, or a directory (see find_checkpoint).
 
-    All names, types, shapes and places are read and checked; values stay on disk until they are read.
+    A path may lead into an archive (`run.zip/model.ckpt`) or, with fsspec, to a store (`s3://...`). All names, types,
+    shapes and places are read and checked; values stay on disk until they are read.
     Raises CheckpointNotFoundError when it or a data file it needs is not there, FormatError when a file is damaged or
     is something else.
     """
@@ -78,5 +84,5 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     else:
         tensors, files = read_tables(found.files), list(found.files)
     for text in found.warnings:
-        warnings.warn(text, GraphRestoreWarning, stacklevel=2)
+        warn(text)
     return Checkpoint(found, tensors, files)

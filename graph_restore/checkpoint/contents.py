@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from graph_restore.checkpoint.checkpoint import Checkpoint
 from graph_restore.checkpoint.partial import PartialStrings, PartialTensor
 from graph_restore.checkpoint.roles import Role, roles
 from graph_restore.checkpoint.statistics import Statistics, statistics
@@ -73,8 +74,14 @@ def list_tensors(
 
 
 def matching(tensors: Mapping[str, LazyTensor], pattern: str) -> list[str]:
-    """The names that are `pattern` or fit it as a glob; TensorNotFoundError with near names when there is none."""
+    """The names that are `pattern` or fit it as a glob; TensorNotFoundError with near names when there is none.
+
+    For an object-based checkpoint also the key of the object at that path.
+    """
     found = [name for name in tensors if name == pattern or fnmatch.fnmatchcase(name, pattern)]
+    if not found and isinstance(tensors, Checkpoint) and tensors.objects is not None:
+        key = tensors.objects.key_of(pattern)
+        found = [key] if key is not None else []
     if not found:
         raise TensorNotFoundError(f"no tensor fits {pattern!r}{did_you_mean(pattern, tensors)}")
     return found
@@ -100,9 +107,12 @@ def read_part(tensors: Mapping[str, LazyTensor], part: str) -> LazyTensor:
 
 
 def _named(tensors: Mapping[str, LazyTensor], name: str) -> LazyTensor:
-    if name not in tensors:
-        raise TensorNotFoundError(f"no tensor {name!r}{did_you_mean(name, tensors)}")
-    return tensors[name]
+    try:
+        return tensors[name]  # a Checkpoint knows more names than it lists, such as paths to objects
+    except TensorNotFoundError:
+        raise
+    except KeyError:
+        raise TensorNotFoundError(f"no tensor {name!r}{did_you_mean(name, tensors)}") from None
 
 
 def _parsed(text: str, part: str) -> list[Any]:

@@ -17,10 +17,11 @@ from typing import Any
 from graph_restore.checkpoint.install import existing_files, staging
 from graph_restore.checkpoint.npy import write_directory
 from graph_restore.checkpoint.npz import write_npz
+from graph_restore.checkpoint.objects import OBJECT_GRAPH_KEY
 from graph_restore.checkpoint.opening import Tensors, files_of, load_tensors
 from graph_restore.checkpoint.safetensors import write_safetensors
 from graph_restore.checkpoint.saving import save_checkpoint
-from graph_restore.errors import GraphRestoreError
+from graph_restore.errors import GraphRestoreError, warn
 from graph_restore.storage.output import Progress, local_path
 
 _WRITERS = {".npz": write_npz, ".safetensors": write_safetensors}
@@ -70,6 +71,7 @@ def write_tensors(
     """
     name = local_path(output)
     kind = output_format(name)
+    tensors = for_format(tensors, kind)
     _check_free(name, kind, options.get("version", 2), overwrite, list(sources))
     if kind == "checkpoint":
         return save_checkpoint(name, tensors, overwrite=overwrite, progress=progress, **options)
@@ -81,6 +83,16 @@ def write_tensors(
         os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
         _WRITERS[kind](tensors, name, progress)
     return name
+
+
+def for_format(tensors: Tensors, kind: str) -> Tensors:
+    """The tensors that an output of that format is to have: .safetensors, which has no strings, does without the object
+    graph, which is no weight; a GraphRestoreWarning tells it.
+    """
+    if kind != ".safetensors" or OBJECT_GRAPH_KEY not in tensors or len(tensors) == 1:
+        return tensors
+    warn(f"{OBJECT_GRAPH_KEY}, which tells objects and their tensors, is left out: safetensors files have no strings")
+    return {name: tensor for name, tensor in tensors.items() if name != OBJECT_GRAPH_KEY}
 
 
 def convert(source: str | os.PathLike[str], output: str | os.PathLike[str], **options: Any) -> str:

@@ -9,26 +9,29 @@ import numpy as np
 
 from graph_restore.checkpoint.streaming import Array, aligned, pieces
 from graph_restore.dtypes import DataType, type_name
-from graph_restore.errors import GraphRestoreWarning
+from graph_restore.errors import warn
 from graph_restore.storage.extent import Extent
 from graph_restore.tensors import CastTensor, LazyTensor
 
 
 class ConvertedTensor(CastTensor):
-    """Floating-point values in another floating-point type, rounded to nearest.
+    """Numbers in another type, as numpy converts them: rounded to nearest among floats, cut off to integers.
 
-    Those too large for it become infinite, and a GraphRestoreWarning says how many.
+    Of those that the type cannot hold, too large ones, NaNs and imaginary parts, a GraphRestoreWarning says how many.
     """
 
     def parts(self) -> Iterator[Extent | bytes]:
-        overflows = 0
+        lost = 0
         for piece in pieces(self.tensor):
             values = _cast(piece, self)
-            overflows += int(np.count_nonzero(_infinite(values) & ~_infinite(piece)))
+            lost += int(np.count_nonzero(_lost(piece, values)))
             yield values.tobytes()
-        if overflows:
-            text = f"tensor {self.name}: {overflows} of {self.size} values are too large for"
-            warnings.warn(f"{text} {type_name(self.data_type)} and become infinite", GraphRestoreWarning, stacklevel=2)
+        if lost:
+            text = f"tensor {self.name}: {lost} of {self.size} values are {_LOSSES[_loss(self)]}"
+            warn(text.format(type_name(self.data_type)))
+
+    def rows(self, start: int, stop: int) -> Array:
+        return _cast(self.tensor.rows(start, stop), self)
 
 
 class AveragedTensor(LazyTensor):
@@ -51,9 +54,34 @@ class AveragedTensor(LazyTensor):
 
 
 def _cast(values: Array, tensor: LazyTensor) -> Array:
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # numpy's, of imaginary parts
         return values.astype(tensor.dtype)
 
 
-def _infinite(values: Array) -> Array:
-    return np.isinf(values)
+def _loss(tensor: ConvertedTensor) -> str:
+    """What the type of `tensor` may fail to hold of what it is made from."""
+    if tensor.dtype.kind in "iu":
+        return "integer"
+    return "imaginary" if tensor.tensor.dtype.kind == "c" and tensor.dtype.kind != "c" else "float"
+
+
+_LOSSES = {
+    "float": "too large for {} and become infinite",
+    "integer": "NaN, too large or of the wrong sign for {}, and become some other number",
+    "imaginary": "complex, and {} drops their imaginary part",
+}
+
+
+def _lost(values: Array, made: Array) -> Array:
+    """Which of `values` are not, but for rounding, what was made of them."""
+    if made.dtype.kind == "b":
+        return np.zeros(values.shape, np.bool_)
+    if values.dtype.kind == "c" and made.dtype.kind != "c":
+        return np.asarray(values.imag != 0)
+    if made.dtype.kind not in "iu":
+        return np.asarray(np.isinf(made) & ~np.isinf(values))
+    if values.dtype.kind in "iu":
+        return np.asarray((made.astype(values.dtype) != values) | ((made < 0) != (values < 0)))
+    wide = values.astype(np.float64)
+    return np.asarray(made.astype(np.float64) != np.trunc(wide))

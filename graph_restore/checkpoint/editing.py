@@ -12,7 +12,6 @@ The changes of `edit` are made in this order:
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
 from graph_restore.checkpoint.contents import matching
@@ -21,7 +20,7 @@ from graph_restore.checkpoint.difference import compare
 from graph_restore.checkpoint.objects import OBJECT_GRAPH_KEY, with_keys
 from graph_restore.checkpoint.roles import roles
 from graph_restore.dtypes import DataType, type_name
-from graph_restore.errors import GraphRestoreError, GraphRestoreWarning, TensorNotFoundError, did_you_mean
+from graph_restore.errors import GraphRestoreError, TensorNotFoundError, did_you_mean, warn
 from graph_restore.slices import JoinedTensor
 from graph_restore.tensors import LazyTensor
 
@@ -61,6 +60,8 @@ def edit(
     found = dict(tensors)
     if prefer and not merge:
         raise GraphRestoreError("prefer= says which of merged tensors to take, and nothing is merged")
+    if prefer not in (None, "first", "last") or cast not in (None, *CASTS):
+        raise ValueError(f"prefer is 'first' or 'last', cast one of {', '.join(CASTS)}; found {prefer!r} and {cast!r}")
     if average:
         found = averaged([found, *average])
     if merge:
@@ -222,9 +223,5 @@ def _with_object_graph(tensors: Tensors, graph: LazyTensor, names: Mapping[str, 
     strangers = sorted(tensors.keys() - named)
     if strangers:
         shown = ", ".join(strangers[:3]) + (f" and {len(strangers) - 3} more" if len(strangers) > 3 else "")
-        warnings.warn(
-            f"{OBJECT_GRAPH_KEY} does not know {shown}: tf.train.Checkpoint will not find them, loading by name will",
-            GraphRestoreWarning,
-            stacklevel=3,
-        )
+        warn(f"{OBJECT_GRAPH_KEY} does not know {shown}: tf.train.Checkpoint will not find them, loading by name will")
     return {OBJECT_GRAPH_KEY: changed, **tensors}

@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import os
 import re
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -19,7 +18,7 @@ import numpy as np
 
 from graph_restore.checkpoint.partial import OpaqueTensor
 from graph_restore.dtypes import DataType, type_name
-from graph_restore.errors import GraphRestoreError, GraphRestoreWarning, UnsupportedFormatError
+from graph_restore.errors import GraphRestoreError, UnsupportedFormatError, warn
 from graph_restore.storage.extent import Extent
 from graph_restore.storage.output import AtomicFile, Progress
 from graph_restore.tensors import CastTensor, LazyTensor, StringTensor
@@ -87,7 +86,7 @@ def check_tensors(tensors: Mapping[str, LazyTensor]) -> None:
     ]
     if changed:
         text = f"numpy has no such types, values are the same: {', '.join(changed)}"
-        warnings.warn(text, GraphRestoreWarning, stacklevel=3)
+        warn(text)
 
 
 def _plain_dtype(tensor: LazyTensor) -> np.dtype[Any]:

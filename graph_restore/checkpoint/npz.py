@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ import numpy as np
 
 from graph_restore.checkpoint.npy import check_tensors, npy_length, npy_parts
 from graph_restore.dtypes import DataType, from_numpy
-from graph_restore.errors import CorruptionError, FormatError, GraphRestoreWarning, UnsupportedFormatError
+from graph_restore.errors import CorruptionError, FormatError, UnsupportedFormatError, warn
 from graph_restore.storage import files
 from graph_restore.storage.extent import Extent
 from graph_restore.storage.output import AtomicFile, Progress
@@ -46,7 +45,7 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, LazyTensor]:
         for info in archive.infolist():
             if not info.filename.endswith(_SUFFIX):
                 text = f"{name}: {info.filename!r} is no .npy file and was left out"
-                warnings.warn(text, GraphRestoreWarning, stacklevel=2)
+                warn(text)
                 continue
             key = info.filename[: -len(_SUFFIX)]
             if key in tensors:

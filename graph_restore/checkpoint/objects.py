@@ -59,6 +59,10 @@ class ObjectGraph:
             keys = [attributes[0].checkpoint_key]
         return str(keys[0]) if keys else None
 
+    def keys_named(self, name: str) -> list[str]:
+        """The checkpoint keys of all variables with that full name."""
+        return list(self._full_names.get(name.removesuffix(":0"), ()))
+
     def full_names(self) -> dict[str, str]:
         """Full name to key, for every full name that is one variable's only."""
         return dict(self._unique_names)

@@ -25,6 +25,7 @@ from graph_restore.storage import files
 
 _SUFFIX = re.compile(r"(\.index|\.meta|\.data-\d{5}-of-\d{5})$")
 _SHARD = re.compile(r"-\d{5}-of-(\d{5})$")
+_DATA = re.compile(r"\.data-\d{5}-of-\d{5}$")
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ def find_checkpoint(path: str | os.PathLike[str]) -> CheckpointFiles:
     FormatError when a file of the right name is something else.
     """
     name = files.plain_path(path)
+    if not name:
+        raise CheckpointNotFoundError("an empty path; give a checkpoint's prefix, one of its files, or its directory")
     separators = (os.sep, os.altsep or os.sep)
     if files.is_directory(name) and (name.endswith(separators) or not files.is_file(name + ".index")):
         return _in_directory(name)
@@ -107,6 +110,7 @@ def _by_state(state: str) -> CheckpointFiles | None:
 def _newest(directory: str, trouble: str) -> CheckpointFiles:
     listed = list_checkpoints(directory)
     if not listed:
+        _refuse_without_index(directory)
         there = _listed(directory)
         raise CheckpointNotFoundError(
             f"no checkpoint in {directory or '.'}: looked for a {STATE_NAME!r} state file, variables/variables.index, "
@@ -118,6 +122,17 @@ def _newest(directory: str, trouble: str) -> CheckpointFiles:
     if len(listed) > 1:
         return found.noted(f"took the newest of {len(listed)} checkpoints in {directory}, {found.prefix}", warn=False)
     return found
+
+
+def _refuse_without_index(directory: str) -> None:
+    """CheckpointNotFoundError naming the `.index` when only data files of a V2 checkpoint are there."""
+    data = [name for name in file_names(directory) if _DATA.search(name)]
+    if data:
+        index = _DATA.sub("", data[-1]) + ".index"
+        raise CheckpointNotFoundError(
+            f"no checkpoint in {directory or '.'}: {index} is missing, which says what is in the data that lie there "
+            f"({_shown(data)}); copy it beside them"
+        )
 
 
 def _exists(prefix: str) -> bool:
@@ -186,7 +201,7 @@ def _check_table(path: str) -> None:
     """FormatError when the file is a known kind of something else; other damage is found by the table's reader."""
     what = None if is_table(path) else describe_file(path)
     if what:
-        raise FormatError(f"no checkpoint, though it has the name of one: it is {what}", path=path)
+        raise FormatError(f"this is no checkpoint, but {what}", path=path)
 
 
 def _not_found_text(prefix: str, given: str) -> str:
@@ -202,10 +217,14 @@ def _not_found_text(prefix: str, given: str) -> str:
     names = file_names(directory)
     data = [name for name in names if name.startswith(base + ".data-")]
     if data:
-        return f"{text}; its data are there ({_shown(data)}), but not the .index file that says what is in them"
+        return (
+            f"no checkpoint at {given}: {prefix}.index is missing, which says what is in its data ({_shown(data)}); "
+            "copy it beside them"
+        )
     there = [os.path.basename(listed.prefix) for listed in list_checkpoints(directory)]
     near = near_names(base, there or names)
-    text += f"; {directory or '.'} holds {'the checkpoints ' if there else ''}{_shown(there or names)}"
+    held = there or files.all_names(directory)
+    text += f"; {directory or '.'} holds {'the checkpoints ' if there else ''}{_shown(held)}"
     return f"{text}; near names: {', '.join(near)}" if near else text
 
 

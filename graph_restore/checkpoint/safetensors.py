@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from graph_restore.dtypes import DataType, type_name
-from graph_restore.errors import CorruptionError, FormatError, GraphRestoreWarning, UnsupportedFormatError
+from graph_restore.errors import CorruptionError, FormatError, UnsupportedFormatError, warn
 from graph_restore.storage import files
 from graph_restore.storage.extent import Extent
 from graph_restore.storage.output import AtomicFile, Progress
@@ -171,4 +170,4 @@ def _check_tensors(tensors: Mapping[str, LazyTensor]) -> None:
     if quantised:
         plain = [f"{name} ({type_name(tensor.data_type)})" for name, tensor in quantised.items()]
         text = f"safetensors has no quantised types, these become plain integers: {', '.join(plain)}"
-        warnings.warn(text, GraphRestoreWarning, stacklevel=3)
+        warn(text)

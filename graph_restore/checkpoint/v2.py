@@ -24,7 +24,7 @@ from graph_restore.checkpoint.messages import (
     is_v1_metadata,
 )
 from graph_restore.checkpoint.partial import OpaqueTensor, assemble
-from graph_restore.checkpoint.sniff import describe_file
+from graph_restore.checkpoint.sniff import describe_file, refuse_stand_in
 from graph_restore.dtypes import DataType
 from graph_restore.errors import CheckpointNotFoundError, CorruptionError, FormatError, UnsupportedFormatError
 from graph_restore.storage.coding import Window
@@ -143,6 +143,8 @@ class _Shards:
         if missing:
             raise CheckpointNotFoundError(_missing_text(prefix, count, names, {s: used[s] for s in missing}))
         self._sources: dict[int, Source] = {shard: open_source(path) for shard, path in names.items()}
+        for source in self._sources.values():
+            refuse_stand_in(source)
         self.paths = list(names.values())
 
     def tensor(self, name: str, entry: BundleEntry) -> LazyTensor:
@@ -177,8 +179,8 @@ def _missing_text(prefix: str, count: int, names: dict[int, str], lost_keys: dic
         f"{names[shard]} (with {len(keys)} tensors, such as {_shown(min(keys))!r})" for shard, keys in lost_keys.items()
     ]
     return (
-        f"checkpoint {prefix} is incomplete: its index counts {count} data files, and these are missing: "
-        f"{', '.join(lost)}; copy them beside {prefix}.index"
+        f"checkpoint {prefix} is incomplete: its index counts {count} data file{'' if count == 1 else 's'}, and these "
+        f"are missing: {', '.join(lost)}; copy them beside {prefix}.index"
     )
 
 

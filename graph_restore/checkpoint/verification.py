@@ -17,6 +17,7 @@ from graph_restore.checkpoint.checkpoint import load_checkpoint
 from graph_restore.checkpoint.messages import BundleEntry, decode_entry, decode_header, decode_metadata, decode_text
 from graph_restore.checkpoint.opening import weights_format
 from graph_restore.checkpoint.paths import CheckpointFiles, find_checkpoint
+from graph_restore.checkpoint.sniff import refuse_stand_in
 from graph_restore.checkpoint.v2 import BundleStrings, shard_path
 from graph_restore.dtypes import DataType
 from graph_restore.errors import CheckpointNotFoundError, CorruptionError, FormatError, UnsupportedFormatError
@@ -123,7 +124,12 @@ def _index_parts(path: str, prefix: str) -> Iterator[_Part]:
 
 def _shard(path: str) -> Source | Exception:
     if files.is_file(path):
-        return files.open_source(path)
+        source = files.open_source(path)
+        try:
+            refuse_stand_in(source)
+        except FormatError as error:
+            return error
+        return source
     return CheckpointNotFoundError(f"{path}: the data file is missing; copy it beside the index")
 
 

@@ -24,11 +24,7 @@ _OF_SAVED_MODEL = ("fetches", "feeds", "whole_graph", "asset_dir")
 @options.names("--feeds", help="Its inputs; the graph is cut there.")
 @click.option("--whole-graph", is_flag=True, help="Keep what no signature needs.")
 @options.tags
-@click.option("--moving-averages", is_flag=True, help="Take averaged values where there are any.")
-@options.names("--include", help="Restore these variables only: names or globs.")
-@options.names("--exclude", help="Leave these variables out.")
-@options.rename
-@click.option("--cast", is_flag=True, help="Convert values of another dtype.")
+@options.of_restore
 @click.option("--initialize", is_flag=True, help="First values for variables without a tensor.")
 @click.option("--asset-dir", metavar="DIR", help="Where vocabulary files lie now.")
 @click.option("--upgrade-variables", is_flag=True, help="Reference variables as resource ones.")
@@ -53,6 +49,7 @@ def command(
     \b
     Example: graph-restore export run/model.ckpt.meta -o served --format saved_model --fetches y
     """
+    from graph_restore.cli.loading import load_restored
     from graph_restore.cli.output import refuse_to_overwrite, total_size, write
 
     form = form or ("meta_graph" if output.endswith(".meta") else None)
@@ -62,7 +59,11 @@ def command(
     more |= {"keep_devices": keep_devices} if form in ("saved_model", "meta_graph") else {}
     more |= {"overwrite": force} if form in ("saved_model", "meta_graph", "checkpoint") else {}
     with notes() as note:
-        restored = _restored(model, checkpoint, tags, choices)
+        restored = load_restored(model, checkpoint, tags, choices)
+        if choices["upgrade_variables"]:
+            from graph_restore.transforms.resources import upgrade_variables
+
+            restored = upgrade_variables(restored)
         if not force and form not in ("saved_model", "meta_graph", "checkpoint"):  # which see to it as they write
             refuse_to_overwrite(output, restored)
         told = restored.restoration
@@ -77,17 +78,3 @@ def _refuse_options(given: dict[str, Any], form: str | None) -> None:
     if given and form != "saved_model":
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise click.UsageError(f"{flags} goes with --format saved_model; to cut a graph, freeze it")
-
-
-def _restored(path: str, checkpoint: str | None, tags: list[str] | None, choices: dict[str, Any]) -> Any:
-    from graph_restore.api import load
-    from graph_restore.transforms.initialize import initialize
-    from graph_restore.transforms.resources import upgrade_variables
-    from graph_restore.transforms.restore import restore
-
-    model = load(path, tags=tags)
-    first_values, upgrade = choices.pop("initialize"), choices.pop("upgrade_variables")
-    if checkpoint is not None or len(model.variables):
-        model = restore(model, checkpoint, **choices)
-    model = initialize(model) if first_values else model
-    return upgrade_variables(model) if upgrade else model

@@ -18,16 +18,12 @@ FORMATS = ("graph_def", "graph_def_text", "memmapped", "saved_model")
 @click.argument("checkpoint", required=False)
 @click.option("-o", "--output", required=True, metavar="FILE", help="File to write: .pb, .pbtxt or .pbmm.")
 @click.option("--format", "form", type=click.Choice(FORMATS), metavar="FORM", help="saved_model, memmapped ...")
-@options.names("--fetches", help="Tensors wanted [the signature's, or the one output].")
+@options.names("--fetches", help="Outputs wanted [the signature's, or the one].")
 @options.names("--feeds", help="Tensors to feed; the graph is cut there.")
 @options.constants
 @click.option("--inference", is_flag=True, help="Batch norm and dropout as in use, not training.")
 @options.tags
-@click.option("--moving-averages", is_flag=True, help="Take averaged values where there are any.")
-@options.names("--include", help="Restore these variables only: names or globs.")
-@options.names("--exclude", help="Leave these variables out.")
-@options.rename
-@click.option("--cast", is_flag=True, help="Convert values of another dtype.")
+@options.of_restore
 @click.option("--initialize", is_flag=True, help="First values for variables without a tensor.")
 @click.option("--on-update", type=click.Choice(["error", "initial"]), default="error", metavar="HOW",
               help="Updates of what is read: error, or initial.")  # fmt: skip
@@ -97,18 +93,11 @@ def command(
 
 def _frozen(path: str, checkpoint: str | None, tags: list[str] | None, choices: dict[str, Any]) -> tuple[Any, Any]:
     """(the model with values, the frozen model)."""
-    from graph_restore.api import load
+    from graph_restore.cli.loading import OF_RESTORE, load_restored
     from graph_restore.transforms.freeze import freeze
-    from graph_restore.transforms.restore import restore
 
-    model = load(path, tags=tags)
-    of_restore = {name: choices.pop(name) for name in ("include", "exclude", "rename", "cast", "moving_averages")}
-    if checkpoint is not None or len(model.variables):
-        model = restore(model, checkpoint, **of_restore)
-    if choices.pop("initialize"):
-        from graph_restore.transforms.initialize import initialize
-
-        model = initialize(model)
+    of_restore = {name: choices.pop(name) for name in (*OF_RESTORE, "initialize")}
+    model = load_restored(path, checkpoint, tags, of_restore)
     modern, simpler = choices.pop("modernize"), choices.pop("simpler")
     frozen = freeze(model, choices.pop("fetches"), choices.pop("feeds"), **choices)
     if modern:

@@ -6,7 +6,6 @@ Exit status: 0 done, 1 the files are bad or disagree, 2 usage. A verb's module i
 from __future__ import annotations
 
 import gc
-import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -17,13 +16,9 @@ from typing import Any
 import click
 
 from graph_restore import __version__
+from graph_restore.cli.wording import for_shell
 from graph_restore.errors import GraphRestoreError
 
-_ARGUMENT = re.compile(
-    r"\b(?P<name>fetches|feeds|tags|include|exclude|rename|cast|asset_dir|on_update|format|keep_slices|overwrite|prefer|"
-    r"drop|allow_unsafe_ops)=(?:True|'(?P<value>\w+)')?"
-)
-_OPTIONS = {"overwrite": "force"}  # of another name than the argument
 VERBS = ("inspect", "check", "freeze", "export", "verify", "checkpoint")
 
 
@@ -32,13 +27,6 @@ def error_text(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return str(error) or type(error).__name__
-
-
-def _as_option(match: re.Match[str]) -> str:
-    """The option for a Python argument that a message advises: `on_update='initial'` is `--on-update initial`."""
-    value = match["value"] or ""
-    name = _OPTIONS.get(match["name"], match["name"])
-    return f"--{name.replace('_', '-')}{' ' + value if value else ''}"
 
 
 @contextmanager
@@ -76,7 +64,7 @@ class _Verbs(click.Group):
         except BrokenPipeError:
             raise  # the reader went away, which click answers by ending quietly
         except (GraphRestoreError, OSError) as error:
-            raise click.ClickException(_ARGUMENT.sub(_as_option, error_text(error))) from error
+            raise click.ClickException(for_shell(error_text(error))) from error
 
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -85,7 +73,8 @@ def main() -> None:
     """Brings TensorFlow 1 models back: looks at them, fits checkpoints, freezes them, compares them.
 
     MODEL is a .pb, .pbtxt, .meta, event file, SavedModel, session bundle or run directory; CHECKPOINT a prefix,
-    any of its files, or its directory. TensorFlow is needed by verify only.
+    any of its files, or its directory; also inside an archive (run.zip/model.ckpt) or in a store (s3://...).
+    TensorFlow is needed by verify only.
 
     \b
     Example: graph-restore freeze run/model.ckpt-1000.meta --fetches softmax -o frozen.pb

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from graph_restore.cli.wording import for_shell
 from graph_restore.errors import GraphRestoreWarning
 
 
@@ -17,6 +18,7 @@ def notes() -> Iterator[Callable[[str], None]]:
     said: set[str] = set()
 
     def say(text: str) -> None:
+        text = for_shell(text)
         if text not in said:
             said.add(text)
             print(f"note: {text}", file=sys.stderr)

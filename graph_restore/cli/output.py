@@ -11,8 +11,8 @@ from graph_restore.api import export, load
 from graph_restore.cli.progress import progress
 from graph_restore.cli.tables import described, rows
 from graph_restore.errors import GraphRestoreError, TensorFlowRequiredError
-from graph_restore.formats.recognise import recognise
 from graph_restore.model import Model
+from graph_restore.recognise import recognise
 from graph_restore.storage.output import AtomicFile
 from graph_restore.storage.source import FileSource
 from graph_restore.summary import frozen_variables, placeholders

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from graph_restore.errors import FormatError, GraphRestoreWarning
+from graph_restore.errors import FormatError, warn
 from graph_restore.formats.graph_def import scan
 from graph_restore.formats.meta_graph import from_graph, from_meta_graph
 from graph_restore.graph import Graph
@@ -51,11 +50,9 @@ def event_graphs(source: Source) -> list[StoredGraph]:
     records = RecordFile(source)
     graphs = list(_graphs(source, records))
     if records.truncated_at is not None:
-        warnings.warn(
+        warn(
             f"{source.name} ends within the record at byte {records.truncated_at}: its writer was killed, or the file "
-            "was cut short; a graph in that record or after it is lost",
-            GraphRestoreWarning,
-            stacklevel=3,
+            "was cut short; a graph in that record or after it is lost"
         )
     return graphs
 

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import re
 import struct
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from google.protobuf.message import DecodeError
 
 from graph_restore.dtypes import DataType, item_size
-from graph_restore.errors import CorruptionError, FormatError, GraphRestoreWarning
+from graph_restore.errors import CorruptionError, FormatError, warn
 from graph_restore.formats.graph_def import PAYLOAD_FROM, check_length, scan
 from graph_restore.formats.meta_graph import from_graph
 from graph_restore.formats.read_only import may_be_mapped
@@ -151,11 +150,9 @@ def _is_large(value: LazyTensor, min_bytes: int) -> bool:
 def _warn_of(staying: list[LazyTensor]) -> None:
     if staying:
         names = ", ".join(value.name for value in staying[:5])
-        warnings.warn(
+        warn(
             f"{len(staying)} constants stay in the graph, {sum(value.nbytes for value in staying):,} bytes, since what "
-            f"takes them might write into mapped memory: {names}{', ...' if len(staying) > 5 else ''}",
-            GraphRestoreWarning,
-            stacklevel=4,
+            f"takes them might write into mapped memory: {names}{', ...' if len(staying) > 5 else ''}"
         )
 
 

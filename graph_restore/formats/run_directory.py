@@ -31,7 +31,9 @@ def find_graph(folder: str) -> tuple[str, str | None]:
         listed = ", ".join(all_names(folder)[:12]) or "nothing"
         inside = [name for name in all_names(folder) if find_saved_model(os.path.join(folder, name)) is not None]
         raise FormatError(
-            "no graph in this directory; pass "
+            "no graph in this directory"
+            + (f", only the checkpoint {os.path.basename(prefix)}, which goes second" if prefix is not None else "")
+            + "; pass "
             + (f"the model in it, {os.path.join(folder, inside[-1])}" if inside else _GRAPH_FILES),
             path=folder,
             expected="saved_model.pb, export.meta, a checkpoint with its .meta, graph.pbtxt or an event file",

@@ -73,6 +73,8 @@ def restore_graph(
     NodeNotFoundError for elements that are not there, and what `load` and `restore` raise; all before the graph is
     touched.
     """
+    if isinstance(return_elements, str):
+        raise TypeError(f"return_elements is a list of names; write [{return_elements!r}]")
     tensorflow()
     options: dict[str, Any] = {
         "include": include, "exclude": exclude, "rename": rename, "moving_averages": moving_averages, "cast": cast,

@@ -40,7 +40,7 @@ def plain_path(path: str | os.PathLike[str]) -> str:
 
     UnsupportedFormatError when an archive so named does not have the suffix of one.
     """
-    name = os.fspath(path)
+    name = os.fsdecode(path)
     if "://" not in name:
         return name
     chained = _CHAINED.match(name)

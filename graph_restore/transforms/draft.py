@@ -5,11 +5,10 @@ Nodes are copied before they are changed, so that the graph a transform was give
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from graph_restore.errors import GraphRestoreWarning
+from graph_restore.errors import warn
 from graph_restore.graph import Graph, consumers
 from graph_restore.names import is_control, node_of, parse_tensor_name
 from graph_restore.protos import NodeDef, TensorProto
@@ -33,7 +32,7 @@ class Draft:
     def note(self, text: str) -> None:
         """Tell the caller: in the result's notes, and as a GraphRestoreWarning."""
         self.notes.append(text)
-        warnings.warn(text, GraphRestoreWarning, stacklevel=2)
+        warn(text)
 
     def change(self, name: str) -> Any:
         """The NodeDef of that name, as a copy that may be changed."""

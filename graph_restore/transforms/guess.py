@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from graph_restore.tensors import LazyTensor
 from graph_restore.variables import Variable, shapes_agree
@@ -25,6 +26,7 @@ class Guess:
 
     `matched` of `wanted` missing names get a tensor; `certain` when all do and no other change does as well. `kept`:
     keys that start with `old` and must stay as they are, since they fit already or would clash with one that does.
+    `after`: the steps of the `rename` that was given, whose names these are; with nothing to replace, it was the fault.
     """
 
     old: str
@@ -34,13 +36,16 @@ class Guess:
     certain: bool
     slots_aside: bool = False
     kept: tuple[str, ...] = ()
+    after: tuple[Any, ...] = ()
 
     @property
-    def rename(self) -> list[tuple[str, str]]:
-        """The guess as `restore` takes it."""
+    def rename(self) -> list[Any] | None:
+        """The guess as `restore` takes it, together with what was given."""
+        if not self.old and not self.new:
+            return None
         rest = "|".join(re.escape(key.removeprefix(self.old)) for key in self.kept)
         guard = f"(?!(?:{rest})$)" if self.kept else ""
-        return [("^" + re.escape(self.old) + guard, self.new.replace("\\", r"\\"))]
+        return [*self.after, ("^" + re.escape(self.old) + guard, self.new.replace("\\", r"\\"))]
 
     def __str__(self) -> str:
         how = (
@@ -51,6 +56,9 @@ class Guess:
             else f"adding the prefix `{self.new}`"
         )
         share = f"all {self.wanted}" if self.matched == self.wanted else f"{self.matched} of {self.wanted}"
+        if self.rename is None:
+            return f"{share} missing names match without rename: leave it out"
+        how = f"the rename given and then {how}" if self.after else how
         advice = ", or rename='auto'" if self.certain else ""
         aside = " (optimizer slots aside)" if self.slots_aside else ""
         return f"{share} missing names{aside} match after {how}: pass rename={self.rename!r}{advice}"
@@ -77,6 +85,23 @@ def guess_rename(
     certain = matched == len(wanted) and not rivals
     kept = _kept(old, new, taken, unused)
     return Guess(old, new, matched, len(wanted), certain, len(wanted) < len(missing), kept)
+
+
+def guess_further(
+    missing: Mapping[str, Variable],
+    unused: Mapping[str, LazyTensor],
+    named: Mapping[str, LazyTensor],
+    taken: Collection[str],
+    after: Sequence[Any],
+) -> Guess | None:
+    """The same where a `rename` of the steps `after` was given: `named` and `taken` are names after it, `unused` keys
+    before. A change that is to follow it, unless every missing name is a key as it was and nothing else was taken.
+    """
+    wanted = {key: variable for key, variable in missing.items() if not variable.is_slot} or dict(missing)
+    if not taken and all(key in unused and _fits(variable, unused[key]) for key, variable in wanted.items()):
+        return Guess("", "", len(wanted), len(wanted), certain=False, slots_aside=len(wanted) < len(missing))
+    found = guess_rename(missing, named, taken)
+    return None if found is None else replace(found, certain=False, after=tuple(after))
 
 
 def _kept(old: str, new: str, taken: Collection[str], unused: Mapping[str, LazyTensor]) -> tuple[str, ...]:

@@ -55,7 +55,13 @@ class Finder:
     """Where one source has each variable's tensor. Candidates are (name, slice, authority), best first."""
 
     def __init__(
-        self, tensors: Renamed, renaming: Renaming, variables: list[Variable], savers: Any, import_prefix: str
+        self,
+        tensors: Renamed,
+        renaming: Renaming,
+        variables: list[Variable],
+        savers: Any,
+        import_prefix: str,
+        stood_for: Mapping[str, str],
     ) -> None:
         self._tensors = tensors
         self._own_names = {key: name for name, (key, _) in tensors.items()}
@@ -65,6 +71,7 @@ class Finder:
         self._averages = {v.moving_average_of: v for v in variables if v.moving_average_of is not None}
         self._others: dict[str, list[Any]] = {}
         self._import_prefix = import_prefix
+        self._stood_for = stood_for
         self._restored: dict[str, str] = {}  # key to the variable that a restore op gives it to
         for saver in savers:
             for entry in saver.entries:
@@ -105,8 +112,13 @@ class Finder:
         if variable.checkpoint_key is not None:
             yield variable.checkpoint_key, variable.slice, variable.authority["checkpoint_key"]
         yield variable.name, None, "name"
+        yield f"{variable.name}:0", None, "name"  # as arrays are often kept, by the variables' own `name`
+        if variable.checkpoint_key is not None and variable.checkpoint_key.endswith(VALUE_SUFFIX):
+            yield variable.checkpoint_key.removesuffix(VALUE_SUFFIX), variable.slice, "path of the object"
         if self._objects is not None:
-            for key in (self._full_names.get(variable.name), self._objects.key_of_variable(variable.name)):
+            names = [variable.name, *([self._stood_for[variable.name]] if variable.name in self._stood_for else [])]
+            keys = [key for name in names for key in (self._full_names.get(name), self._objects.key_of_variable(name))]
+            for key in keys:
                 known = key is not None and key in self._own_names
                 if known and self._may_share(str(key), variable):
                     yield self._own_names[str(key)], None, "object graph"
@@ -117,6 +129,8 @@ class Finder:
             yield *self._parts[variable.name], "name"
         for entry in self._others.get(variable.name, ()):
             yield entry.key, entry.slice, entry.authority
+        if variable.name in self._stood_for:
+            yield self._stood_for[variable.name], None, "name"
         if self._import_prefix:
             yield variable.name.removeprefix(self._import_prefix), None, "name without the import prefix"
 

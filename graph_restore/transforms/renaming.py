@@ -1,8 +1,11 @@
 """Under which names a checkpoint's tensors are looked for: the forms that `rename` takes.
 
-rename := None | {key: variable name} | {"old/scope/": "new/scope/"} | function of a key | [(regex, replacement), ...]
-The scope "" is that of all keys. Keys are all renamed at once, so that two may be swapped; pairs work one after the
-other. The key of an object graph is nobody's name and stays.
+rename := step | list of steps, each working on what the one before it made
+step   := {key: variable name} | {"old/scope/": "new/scope/"} | function of a key | (regex, replacement)
+
+The scope "" is that of all keys. A table renames all keys at once, so that two may be swapped. A function gives a name
+for every key, the key itself for one that stays; None is an error, since `exclude` is there to leave variables out.
+The key of an object graph is nobody's name and stays.
 """
 
 from __future__ import annotations
@@ -15,19 +18,24 @@ from graph_restore.checkpoint.objects import OBJECT_GRAPH_KEY
 from graph_restore.errors import GraphRestoreError, did_you_mean
 from graph_restore.tensors import LazyTensor
 
-Rename = Mapping[str, str] | Callable[[str], str] | Sequence[tuple[str | re.Pattern[str], str]] | str | None
+_Function = Mapping[str, str] | Callable[[str], str]
+Rename = _Function | Sequence[_Function | tuple[str | re.Pattern[str], str]] | str | None
 Renamed = Mapping[str, tuple[str, LazyTensor]]
 
 
 class Renaming:
     """From a checkpoint's key to the name a variable has; it remembers which of its parts fitted a key, for `notes`.
 
-    ValueError for what is no `rename`, GraphRestoreError for a scope that becomes none.
+    `steps`: what `rename` is made of, in order. ValueError for what is no `rename`, GraphRestoreError for a scope that
+    becomes none.
     """
 
     def __init__(self, rename: Rename) -> None:
         self._idle: dict[str, str] = {}  # what has fitted no key yet, to how it is told
-        self._new_name = self._function(rename)
+        if isinstance(rename, str) or not (rename is None or isinstance(rename, Iterable) or callable(rename)):
+            raise ValueError(f"rename is a mapping, a function, pairs or 'auto', not {rename!r}")
+        self.steps = _steps(rename)
+        self._new_name = _one_after_the_other([self._step(step) for step in self.steps])
 
     def name(self, key: str) -> str:
         """The name that `key` gets."""
@@ -35,7 +43,10 @@ class Renaming:
             return key
         name = self._new_name(key)
         if not isinstance(name, str):
-            raise ValueError(f"rename gives {name!r} for the key {key!r}; a function must give a name for every key")
+            raise ValueError(
+                f"rename gives {name!r} for the key {key!r}; a function must give a name for every key (return the key "
+                "itself where it stays as it is, and leave variables out with exclude)"
+            )
         return name
 
     def apply(self, tensors: Mapping[str, LazyTensor]) -> Renamed:
@@ -55,16 +66,10 @@ class Renaming:
         known = list(keys)
         return [f"rename: {told} fits no key{_hint(part, known)}" for part, told in self._idle.items()]
 
-    def _function(self, rename: Rename) -> Callable[[str], str]:
-        if rename is None:
-            return lambda key: key
-        if isinstance(rename, Mapping):
-            return self._of_table(rename)
-        if isinstance(rename, Iterable) and not isinstance(rename, str):
-            return self._of_pairs(list(rename))
-        if not callable(rename):
-            raise ValueError(f"rename is a mapping, a function, pairs or 'auto', not {rename!r}")
-        return rename
+    def _step(self, step: Any) -> Callable[[str], str]:
+        if isinstance(step, Mapping):
+            return self._of_table(step)
+        return step if callable(step) else self._of_pair(step)
 
     def _of_table(self, table: Mapping[str, str]) -> Callable[[str], str]:
         for old, new in table.items():
@@ -86,18 +91,34 @@ class Renaming:
 
         return renamed
 
-    def _of_pairs(self, pairs: list[Any]) -> Callable[[str], str]:
-        rules = [_compiled(pair) for pair in pairs]
-        self._idle.update({pattern.pattern: f"the expression {pattern.pattern!r}" for pattern, _ in rules})
+    def _of_pair(self, pair: Any) -> Callable[[str], str]:
+        pattern, replacement = _compiled(pair)
+        self._idle[pattern.pattern] = f"the expression {pattern.pattern!r}"
 
         def substituted(key: str) -> str:
-            for pattern, replacement in rules:
-                key, count = pattern.subn(replacement, key)
-                if count:
-                    self._idle.pop(pattern.pattern, None)
+            key, count = pattern.subn(replacement, key)
+            if count:
+                self._idle.pop(pattern.pattern, None)
             return key
 
         return substituted
+
+
+def _steps(rename: Any) -> list[Any]:
+    if rename is None:
+        return []
+    return [rename] if isinstance(rename, Mapping) or callable(rename) else list(rename)
+
+
+def _one_after_the_other(functions: Sequence[Callable[[str], str]]) -> Callable[[str], str]:
+    def renamed(key: str) -> str:
+        for function in functions:
+            key = function(key)
+            if not isinstance(key, str):  # told by the caller, who knows the key that it was
+                break
+        return key
+
+    return renamed
 
 
 def _compiled(pair: Any) -> tuple[re.Pattern[str], str]:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
+from graph_restore.checkpoint.converted import ConvertedTensor
 from graph_restore.checkpoint.objects import OBJECT_GRAPH_KEY, VALUE_SUFFIX
 from graph_restore.dtypes import DataType, type_name
 from graph_restore.errors import RestoreError
 from graph_restore.model import Model, Restoration
 from graph_restore.savers import saved_tables
 from graph_restore.slices import CutStrings, CutTensor, JoinedStrings, JoinedTensor, cut
-from graph_restore.tensors import CastTensor, LazyTensor
-from graph_restore.transforms.guess import Guess, guess_rename
+from graph_restore.tensors import LazyTensor
+from graph_restore.transforms.guess import Guess, guess_further, guess_rename
 from graph_restore.transforms.matching import Match
 from graph_restore.transforms.renaming import Renamed
 from graph_restore.variables import Variable, Variables, describe, shapes_agree
@@ -23,11 +25,13 @@ from graph_restore.variables import Variable, Variables, describe, shapes_agree
 class Report:
     """Collects the variables with their values, and what is to be told of them.
 
-    `tensors`: all that there is to restore from, by the names looked for. `sources`: where it is from.
+    `tensors`: all that there is to restore from, by the names looked for. `sources`: where it is from. `renamed_by`:
+    the steps of the `rename` that was given.
     """
 
-    def __init__(self, tensors: Renamed, sources: Sequence[str], cast: bool) -> None:
+    def __init__(self, tensors: Renamed, sources: Sequence[str], cast: bool, renamed_by: Sequence[Any] = ()) -> None:
         self._tensors, self._sources, self._cast_allowed = tensors, sources, cast
+        self._renamed_by = renamed_by
         self._variables: list[Variable] = []
         self._keys: set[str] = set()
         self._missing_variables: dict[str, Variable] = {}
@@ -88,7 +92,7 @@ class Report:
             self._cast[variable.name] = _cast_text(part, variable)
         if slices > 1:
             self._joined[variable.name] = slices
-        return part if part.data_type == variable.data_type else CastTensor(part, variable.data_type)
+        return part if part.data_type == variable.data_type else ConvertedTensor(part, variable.data_type)
 
     def _disagree(self, variable: Variable, key: str, tensor: LazyTensor, how: str) -> None:
         found = describe(tensor.data_type, tensor.shape)
@@ -114,18 +118,33 @@ class Report:
             mismatched=self._mismatched,
             details=self._details,
             unused=tuple(unused),
-            notes=tuple(notes),
+            notes=(*notes, *self._local_notes()),
             guess=self._guess(unused),
         )
         if (self._mismatched and on_mismatch == "error") or (strict and self._missing):
             raise _error(report, strict)
         return replace(model, variables=Variables(self._variables), restoration=report, tables=tables)
 
+    def _local_notes(self) -> list[str]:
+        """What to do about variables that Savers leave out, such as those of tf.metrics."""
+        local = [one.name for one in self._missing_variables.values() if "local_variables" in one.collections]
+        if not local:
+            return []
+        shown = ", ".join(local[:3]) + (f" and {len(local) - 3} more" if len(local) > 3 else "")
+        return [
+            f"local variables are in no checkpoint: {shown}; graph_restore.initialize(model) gives them first values"
+        ]
+
     def _guess(self, unused: Mapping[str, LazyTensor]) -> Guess | None:
         if not self._missing_variables or not unused:
             return None
         paths = {key.removesuffix(VALUE_SUFFIX): tensor for key, tensor in unused.items()}
-        return guess_rename(self._missing_variables, paths, [key.removesuffix(VALUE_SUFFIX) for key in self._keys])
+        if not self._renamed_by:
+            return guess_rename(self._missing_variables, paths, [key.removesuffix(VALUE_SUFFIX) for key in self._keys])
+        names = {name.removesuffix(VALUE_SUFFIX): (key, one) for name, (key, one) in self._tensors.items()}
+        named = {name: tensor for name, (key, tensor) in names.items() if key in unused}
+        taken = [name for name, (key, _) in names.items() if key in self._keys]
+        return guess_further(self._missing_variables, paths, named, taken, self._renamed_by)
 
 
 def _error(report: Restoration, strict: bool) -> RestoreError:

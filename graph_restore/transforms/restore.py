@@ -5,7 +5,8 @@
    name in an object-based checkpoint, then under another saver's key.
 2. A partition `<name>/part_<i>` of which no slice is known is cut from the tensor `<name>` in order.
 3. Of several sources the first that has a variable's tensor gives it; each is renamed and searched by itself.
-4. A tensor whose shape or dtype disagrees is a mismatch; all of them make one RestoreError.
+4. A variable that nothing uses and no saver knows is not missed; the one used in its place is found by its name too.
+5. A tensor whose shape or dtype disagrees is a mismatch; all of them make one RestoreError.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from graph_restore.discovery import with_saver
 from graph_restore.errors import RestoreError
 from graph_restore.model import Model, require_model
+from graph_restore.transforms.leftovers import leftovers, stand_ins
 from graph_restore.transforms.matching import Finder, choose_saver, import_prefix
 from graph_restore.transforms.renaming import Rename, Renaming
 from graph_restore.transforms.report import Report
@@ -62,19 +64,27 @@ def restore(
     prefix = import_prefix(variables, tensors, model.savers)
     if prefix:
         choice.append(f"the graph has no saver; names are looked for without their scope {prefix}")
-    finders = [Finder(found, renaming, variables, model.savers, prefix) for found in renamed]
+    left = leftovers(model, variables)
+    stood_for, idle = stand_ins(variables, left), list[str]()
+    finders = [Finder(found, renaming, variables, model.savers, prefix, stood_for) for found in renamed]
     chosen = Selected("include", include, default=True)
     left_out = Selected("exclude", exclude, default=False)
-    report = Report(tensors, [source.name for source in sources], cast)
+    report = Report(tensors, [source.name for source in sources], cast, renaming.steps)
     for variable in variables:
         if not chosen(variable) or left_out(variable):
             report.keep(variable)
             continue
         averaged = moving_averages and _take(report, "average", finders, variable)
         if not averaged and not _take(report, "find", finders, variable):
-            report.miss(variable)
+            if variable.name in left:
+                report.keep(variable)
+                idle.append(variable.name)
+            else:
+                report.miss(variable)
     if moving_averages and not report.averaged:
         notes.append("moving_averages=True changed nothing: no variable that was restored has an average there")
+    if idle:
+        notes.append(f"{len(idle)} variables without a value that nothing uses or saves: {', '.join(idle)}")
     notes += [*hidden, *choice, *chosen.notes(variables), *left_out.notes(variables)]
     notes += renaming.notes(key for source in sources for key in source.tensors)
     return report.finish(model, notes, strict, on_mismatch)

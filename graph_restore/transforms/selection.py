@@ -1,7 +1,7 @@
 """Which variables are meant: the forms that `include` and `exclude` take.
 
 selection := None | name, glob, scope (`old/`) or set name | compiled regular expression | predicate on Variable
-             | a list of these
+             | a Variable | a list of these
 Set names: "trainable", "slots", "moving_averages", "local".
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 from graph_restore.errors import did_you_mean
 from graph_restore.variables import Variable
 
-Selection = str | re.Pattern[str] | Callable[[Variable], bool] | Iterable[Any] | None
+Selection = str | re.Pattern[str] | Variable | Callable[[Variable], bool] | Iterable[Any] | None
 Predicate = Callable[[Variable], bool]
 
 _SETS: dict[str, Predicate] = {
@@ -55,7 +55,7 @@ class Selected:
 
 
 def _items(argument: str, selection: Any) -> list[Any]:
-    if isinstance(selection, str | re.Pattern) or callable(selection):
+    if isinstance(selection, str | re.Pattern | Variable) or callable(selection):
         return [selection]
     if isinstance(selection, Iterable) and not isinstance(selection, bytes):
         return [inner for item in selection for inner in _items(argument, item)]
@@ -70,6 +70,8 @@ def _predicate(argument: str, item: Any) -> Predicate:
         if not isinstance(item.pattern, str):
             raise ValueError(f"{argument}: an expression for text, not for bytes, is needed: {item.pattern!r}")
         return lambda variable: item.search(variable.name) is not None
+    if isinstance(item, Variable):
+        return lambda variable: variable.name == item.name
     if not isinstance(item, str):
         chosen: Predicate = item
         return chosen
@@ -84,6 +86,8 @@ def _predicate(argument: str, item: Any) -> Predicate:
 def _told(item: Any) -> str:
     if isinstance(item, re.Pattern):
         return repr(item.pattern)
+    if isinstance(item, Variable):
+        return repr(item.name)
     return repr(item) if isinstance(item, str) else f"the function {getattr(item, '__name__', '')}".rstrip()
 
 

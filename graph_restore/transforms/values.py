@@ -115,10 +115,21 @@ def _require_values(needed: list[Variable], restoration: Restoration | None) -> 
         where = f" in {restoration.checkpoint}" if restoration.checkpoint else ""
         advice = [str(restoration.guess)] if restoration.guess is not None else []
         advice.append("pass rename= or another checkpoint to restore, or feed what they compute")
+        if restoration.guess is None:
+            advice += _first_values(without)
     raise FreezeError(
         "\n".join([f"{len(without)} variables that the fetches need have no value{where}:", *lines, *advice]),
         variables=[variable.name for variable in without],
     )
+
+
+def _first_values(without: list[Variable]) -> list[str]:
+    """A sentence for variables that no checkpoint holds, as those of tf.metrics, and others with an initializer."""
+    local = sum("local_variables" in variable.collections for variable in without)
+    if not any(variable.initial_value is not None for variable in without):
+        return []
+    which = f"{local} of them are local variables, which Savers leave out; " if local else ""
+    return [f"{which}graph_restore.initialize(model) gives first values to those whose initializers are constant"]
 
 
 def _turn_into_const(draft: Draft, variable: Variable) -> None:

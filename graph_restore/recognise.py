@@ -19,14 +19,22 @@ _DATA_SHARD = re.compile(r"\.data-\d{5}-of-\d{5}$")  # a shard is raw values: it
 
 _FOREIGN = (
     (0, b"version https://git-lfs.github.com/spec/", "a Git LFS pointer, not the file; run `git lfs pull` to get it"),
-    (0, b"\x1f\x8b", "gzip-compressed; unpack it first (`gunzip`, or `tar xzf` for an archive)"),
+    (
+        0,
+        b"\x1f\x8b",
+        "gzip-compressed; unpack it first (`gunzip`), or in a .tar.gz add the name inside: a.tar.gz/graph.pb",
+    ),
     (0, b"BZh", "bzip2-compressed; unpack it first"),
     (0, b"\xfd7zXZ\x00", "xz-compressed; unpack it first"),
-    (0, b"PK\x03\x04", "a zip archive (.keras and PyTorch files are such); unpack it, or load it with its own tool"),
+    (
+        0,
+        b"PK\x03\x04",
+        "a zip archive (.keras and PyTorch files are such); to a .zip add the name inside: a.zip/graph.pb",
+    ),
     (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras saves models; load it with tf.keras.models.load_model"),
     (4, b"TFL3", "a TFLite model; it holds no GraphDef: look for the model it was converted from"),
     (0, b"\x93NUMPY", "a numpy array file, not a model"),
-    (257, b"ustar", "a tar archive; unpack it first"),
+    (257, b"ustar", "a tar archive; unpack it first, or add the name inside: a.tar/graph.pb"),
     (0, b"\x7fELF", "a program or shared library, not a model"),
 )
 
@@ -188,11 +196,7 @@ def _text_kind(source: Source, start: bytes) -> Kind:
     readable = sum(character.isprintable() or character.isspace() for character in text)
     printable = bool(text) and readable > 0.95 * len(text)
     if _DATA_SHARD.search(source.name):
-        raise UnsupportedFormatError(
-            "by its name this is a data shard of a checkpoint, without a graph; pass the .meta beside it to load, or "
-            "its prefix to load_checkpoint",
-            path=source.name,
-        )
+        return Kind("Checkpoint")
     raise FormatError(
         "this is plain text, but no protobuf text of a model; pass a .pb, .pbtxt, .meta, event file or directory"
         if printable
