@@ -24,7 +24,7 @@ _ARGUMENT = re.compile(
     r"drop|allow_unsafe_ops)=(?:True|'(?P<value>\w+)')?"
 )
 _OPTIONS = {"overwrite": "force"}  # of another name than the argument
-VERBS = ("inspect", "check", "freeze", "export", "verify", "checkpoint")
+VERBS = ("inspect", "check", "freeze", "export", "verify", "checkpoint", "tensorboard")
 
 
 def error_text(error: Exception) -> str:
@@ -82,7 +82,7 @@ class _Verbs(click.Group):
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="graph-restore")
 def main() -> None:
-    """Brings TensorFlow 1 models back: looks at them, fits checkpoints, freezes them, compares them.
+    """Brings TensorFlow 1 models back: looks at them, fits checkpoints, freezes them, compares them, shows them.
 
     MODEL is a .pb, .pbtxt, .meta, event file, SavedModel, session bundle or run directory; CHECKPOINT a prefix,
     any of its files, or its directory. TensorFlow is needed by verify only.
