@@ -24,7 +24,7 @@ _ARGUMENT = re.compile(
     r"drop|allow_unsafe_ops)=(?:True|'(?P<value>\w+)')?"
 )
 _OPTIONS = {"overwrite": "force"}  # of another name than the argument
-VERBS = ("inspect", "check", "freeze", "export", "verify", "checkpoint", "tensorboard")
+VERBS = ("inspect", "check", "freeze", "export", "verify", "checkpoint", "tensorboard", "script")
 
 
 def error_text(error: Exception) -> str:
