@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from graph_restore.tensors import LazyTensor
 from graph_restore.transforms.pairing import Item
 from graph_restore.variables import Variable
 
-_PART = re.compile(r"/part_\d+$")
+_PART = re.compile(r"/part_\d+(?=/|$)")  # also within the name of a slot
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 _COUNTERS = ("global_step", "beta1_power", "beta2_power")
 _DIGITS = re.compile(r"(\d+)")
@@ -40,15 +41,18 @@ def of_model(model: Model) -> Donors:
     for variable in model.variables:
         if variable.value is None:
             continue
-        name = variable.name
+        name = variable.name if variable.slice is None else _PART.sub("", variable.name)
         if variable.slice is not None:
-            name = _PART.sub("", name)
             parts.setdefault(name, []).append((variable.slice, variable.value))
         values[name] = variable.value
         what = _what(variable)
         aside.update({name: what} if what else {})
     for name, slices in parts.items():
-        values[name] = join(name, slices[0][1].data_type, slices[0][0].full_shape, slices)
+        full_shape = slices[0][0].full_shape
+        if sum(value.size for _, value in slices) == math.prod(full_shape):
+            values[name] = join(name, slices[0][1].data_type, full_shape, slices)
+        else:  # some were not restored
+            aside[name] = f"{len(slices)} of its parts only"
     return Donors(values, aside)
 
 

@@ -13,7 +13,7 @@ What could go with several is proposed with none; it is told with its candidates
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -92,8 +92,14 @@ class _Layer:
         """Whether these only happen to be side by side: no scope, or nothing that says what they are."""
         return not self.scope or not any(role in _SYNONYMS for role in self.items)
 
-    def largest(self) -> str:
-        return max(self.items, key=lambda role: math.prod(size or 0 for size in self.items[role].shape or (0,)))
+    def has_largest_in(self, roles: Collection[str]) -> bool:
+        """Whether one of these roles has a tensor as large as any of the layer."""
+        sizes = {name: _size(item.shape) for name, item in self.items.items()}
+        return any(sizes[name] == max(sizes.values()) for name in roles)
+
+
+def _size(shape: Shape) -> int:
+    return math.prod(size or 0 for size in shape) if shape is not None else 0
 
 
 def _layers(items: Sequence[Item]) -> list[_Layer]:
@@ -198,4 +204,4 @@ def _order(number: int, count: int) -> str:
 def _agree(source: _Layer, target: _Layer) -> bool:
     shared = source.items.keys() & target.items.keys()
     same = all(source.items[name].shape == target.items[name].shape for name in shared)
-    return same and source.largest() in shared and target.largest() in shared
+    return same and source.has_largest_in(shared) and target.has_largest_in(shared)
