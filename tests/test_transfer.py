@@ -72,6 +72,12 @@ PROPOSALS: dict[str, tuple[str, str, dict[str, str], dict[str, list[str]]]] = {
          "n/moving_variance": "bn/moving_variance"},
         {},
     ),
+    "an embedding": (
+        "words/weights 9,4; out/weights 4,2; out/biases 2", "embedding/embeddings 9,4",
+        {"embedding/embeddings": "words/weights"}, {},
+    ),
+    "an embedding without a scope": ("table 9,4; x/weights 4,2; x/biases 2", "embedding/embeddings 9,4",
+                                     {"embedding/embeddings": "table"}, {}),
     "plain variables": (
         "a/weights 2,3; a/biases 3; b/weights 3,3; c/weights 3,3", "w1 2,3; v 3; w2 3,3; w3 3,3",
         {"w1": "a/weights", "v": "a/biases", "w2": "b/weights", "w3": "c/weights"}, {},
@@ -212,18 +218,20 @@ def test_an_lstm_in_keras_gives_what_the_old_one_gave(one: Case, how: str) -> No
     model = keras.Sequential([keras.Input([3, 3]), keras.layers.LSTM(3, return_sequences=True)])
     scope = re.sub("[^/]*$", "", next(iter(gr.load(one.graph_pb).variables)).name)
     goal = {"auto": "auto", "scope": {scope: "lstm_cell/"}, "layer": {scope: model.layers[0]}}[how]
-    source = gr.restore(gr.load(one.graph_pb), one.prefix)
+    values = dict(gr.load_checkpoint(one.prefix))
     if how == "auto":
-        refused = gr.transfer(source, model, "auto")
+        refused = gr.transfer(values, model, "auto")
         assert not refused.pairs and "forget_bias=1.0" in str(refused)
     else:
         with pytest.raises(gr.RestoreError, match=r"pass forget_bias=1\.0"):
-            gr.transfer(source, model, goal)
-    done = gr.transfer(source, model, goal, forget_bias=1.0)
+            gr.transfer(values, model, goal)
+    source = gr.restore(gr.load(one.graph_pb), one.prefix)
+    done = gr.transfer(source, model, goal)  # whose graph tells the forget bias
     assert done.apply() is done and len(done.pairs) == 3 and not done.kept and not done.unused
+    assert all("forget bias 1)" in f"{pair.how})" for pair in done.pairs)
     found = model(one.oracle["feeds"]["x:0"])
     np.testing.assert_allclose(found, one.oracle["outputs"]["y:0"], rtol=1e-4, atol=1e-6)
-    assert gr.transfer(source, model, done.mapping, forget_bias=1.0).mapping == done.mapping
+    assert gr.transfer(values, model, done.mapping, forget_bias=1.0).mapping == done.mapping
 
 
 def old_gru(x: Any, w: dict[str, Any]) -> Any:

@@ -11,6 +11,7 @@ from graph_restore.runtime.targets import Target, is_layer, is_variable, targets
 from graph_restore.tensors import CastTensor, LazyTensor
 from graph_restore.transforms.cells import Cell, keras_cells, old_cells
 from graph_restore.transforms.donors import Donors
+from graph_restore.transforms.forget_bias import forget_bias_of
 from graph_restore.transforms.pairing import Item, propose, role
 from graph_restore.transforms.recurrent import gru_weights, lstm_weights, made_cell
 from graph_restore.transforms.renaming import Rename, Renaming
@@ -201,23 +202,30 @@ class Assignments:
                     self._wrong[names[0]] = f"{len(here)} cells for {len(there)} layers; map each by itself"
 
     def _cell(self, source: Cell, target: Cell, how: str) -> None:
-        if source.kind == "LSTM" and self.forget_bias is None:
+        added = self._forget_bias(source) if source.kind == "LSTM" else 0.0
+        if added is None:
             self._wrong[source.scope] = (
-                "its cell adds a forget bias as it runs, which Keras's LSTM has in its bias; pass forget_bias=1.0, or "
-                "whatever it was made with"
+                "its cell adds a forget bias as it runs, which Keras's LSTM has in its bias, and no graph tells which; "
+                "pass forget_bias=1.0, or whatever the cell was made with"
             )
             return
         tensors = [self.donors.values[name] for name in source.parts]
         targets = [self._by_name[name] for name in target.parts]
         shapes = [target.shape for target in targets]
-        forget_bias = self.forget_bias or 0.0
         made = made_cell(
             [tuple(size or 0 for size in shape or ()) for shape in shapes],
             tensors,
-            gru_weights if source.kind == "GRU" else lambda kernel, bias: lstm_weights(kernel, bias, forget_bias),
+            gru_weights if source.kind == "GRU" else lambda kernel, bias: lstm_weights(kernel, bias, added),
         )
+        how += f", forget bias {added:g}" if source.kind == "LSTM" else ""
         for one, value in zip(targets, made):
             self._give(source.parts, one, value, how, f"{source.scope}/", f"{target.scope}/")
+
+    def _forget_bias(self, cell: Cell) -> float | None:
+        """What the caller says that the cell adds to its forget gate, else what its graph does."""
+        if self.forget_bias is not None or self.donors.graph is None:
+            return self.forget_bias
+        return forget_bias_of(self.donors.graph, cell.parts[0])
 
     def _pair(self, name: str, target: Target, how: str) -> None:
         self._give((name,), target, self.donors.values[name], how, name, target.name)

@@ -111,8 +111,8 @@ def transfer(
     `.apply()` of the result is called. Slots, moving averages and counters are transferred only where they are named.
 
     `checkpoint`, `moving_averages`: as for `restore`. `cast`: convert numbers of another dtype. `forget_bias`: what an
-    old LSTM cell adds to its forget gate (1.0 unless it was made otherwise), which Keras has in the bias; it has to be
-    given for LSTMs, whose gates are put in Keras's order, as are those of GRUs.
+    old LSTM cell adds to its forget gate (1.0 unless it was made otherwise), which Keras has in the bias; to be given
+    where no graph tells. The gates of old LSTM and GRU cells are put in the order of Keras's layers.
 
     Raises RestoreError with all that does not fit, before anything is given; GraphRestoreError for a target that has no
     variables yet.

@@ -14,7 +14,8 @@ _INNER = ("linear",)  # a scope within a cell's, in releases before 1.0
 @dataclass(frozen=True)
 class Cell:
     """`kind`: "LSTM" or "GRU". `parts`: names of an old cell's kernel and bias (of a GRU, those of its gates, then of
-    its candidate), or of a Keras cell's kernel, recurrent kernel and bias. `odd`: why it cannot be transferred, or ""."""
+    its candidate), or of a Keras cell's kernel, recurrent kernel and bias. `odd`: why it cannot be transferred, or "".
+    """
 
     kind: str
     scope: str

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graph_restore.checkpoint.roles import roles
+from graph_restore.graph import Graph
 from graph_restore.model import Model
 from graph_restore.slices import TensorSlice, join
 from graph_restore.tensors import LazyTensor
@@ -23,10 +24,12 @@ _DIGITS = re.compile(r"(\d+)")
 
 @dataclass(frozen=True)
 class Donors:
-    """`values`: name to tensor, in the order of the model. `aside`: of those only for training, what they are."""
+    """`values`: name to tensor, in the order of the model. `aside`: of those only for training, what they are. `graph`:
+    the model's, None for a checkpoint alone."""
 
     values: Mapping[str, LazyTensor]
     aside: Mapping[str, str] = field(default_factory=dict)
+    graph: Graph | None = None
 
     def items(self) -> list[Item]:
         """Names and shapes of the weights, without those that are aside."""
@@ -53,7 +56,7 @@ def of_model(model: Model) -> Donors:
             values[name] = join(name, slices[0][1].data_type, full_shape, slices)
         else:  # some were not restored
             aside[name] = f"{len(slices)} of its parts only"
-    return Donors(values, aside)
+    return Donors(values, aside, model.graph)
 
 
 def _what(variable: Variable) -> str:

@@ -18,13 +18,23 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 _SYNONYMS = {
-    "kernel": ("kernel", "weights", "weight", "w", "w_0", "matrix"),
+    "kernel": (
+        "kernel",
+        "weights",
+        "weight",
+        "w",
+        "w_0",
+        "matrix",
+        "embeddings",
+        "embedding",
+        "embedding_weights",
+        "table",
+    ),
     "bias": ("bias", "biases", "b"),
     "gamma": ("gamma", "scale"),
     "beta": ("beta", "offset"),
     "moving_mean": ("moving_mean", "running_mean", "pop_mean"),
     "moving_variance": ("moving_variance", "running_variance", "running_var", "pop_variance", "moving_var"),
-    "embeddings": ("embeddings", "embedding", "embedding_weights", "table"),
     "depthwise_kernel": ("depthwise_kernel", "depthwise_weights"),
     "pointwise_kernel": ("pointwise_kernel", "pointwise_weights"),
     "recurrent_kernel": ("recurrent_kernel",),
@@ -173,7 +183,10 @@ class _Matching:
     def _singly(self) -> None:
         """Pair what is no layer on one of the sides."""
         sources = [item for layer in self.sources for item in layer.items.values()]
-        targets = [item for layer in self.targets if layer.is_bag for item in layer.items.values()]
+        targets = [
+            item for layer in self.targets for item in layer.items.values() if layer.is_bag or len(layer.items) == 1
+        ]
+        targets = [item for item in targets if item.name not in self.found.ambiguous]
         if not targets:
             return
         telling = all(role(item.name) in _SYNONYMS for item in (*sources, *targets))
