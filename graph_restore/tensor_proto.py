@@ -142,7 +142,8 @@ def _stored(name: str, kind: DataType, shape: tuple[int, ...], values: list[Fiel
 def _refuse_stripped(name: str, kind: DataType, content: list[Field], source: Source) -> None:
     """CorruptionError for a constant that is not there; left alone, strings would be taken for empty ones."""
     last = content[-1] if content else None
-    if last is not None and last.length < _STRIPPED_MOST and source.pread(last.offset, len(STRIPPED)) == STRIPPED:
+    is_word = last is not None and len(STRIPPED) < last.length < _STRIPPED_MOST
+    if last is not None and is_word and source.pread(last.offset, len(STRIPPED)) == STRIPPED:
         raise CorruptionError(
             f"tensor {name}: its value was left out when this graph was written to be looked at; load the graph from "
             "elsewhere",
