@@ -8,10 +8,12 @@ from typing import Any
 
 from graph_restore.graph import Graph
 from graph_restore.model import Model
+from graph_restore.runtime.collections import restore_collections
+from graph_restore.runtime.gradients import register_gradients
 from graph_restore.runtime.guard import tensorflow
 from graph_restore.runtime.importing import Imported, import_graph
 from graph_restore.runtime.live import LiveModel
-from graph_restore.runtime.variables import RestoredVariable, add_to_collections, make_setter, make_variable
+from graph_restore.runtime.variables import RestoredVariable, add_to_collections, make_setters, make_variable
 from graph_restore.transforms.prepare import prepare
 from graph_restore.transforms.training import is_trainable, updated_variables
 from graph_restore.variables import RESOURCE_OPS, Variables
@@ -38,8 +40,10 @@ def build(
     graph = prepare(model, clear_devices=wanted.clear_devices, taken=_shared_names(wanted.graph), asset_folders=folders)
     found, imported = import_graph(graph, wanted.graph, wanted.scope, wanted.input_map, wanted.return_elements)
     with tf.control_dependencies(None), wanted.graph.device(None):
-        setters = {variable.name: make_setter(variable, imported) for variable in keyed}
+        setters = make_setters(model, keyed, imported)
         variables = _variables(keyed, graph, imported, setters, wanted)
+        restore_collections(model, graph, imported)
+    register_gradients()
     return found, LiveModel(model, imported, variables, setters, options)
 
 

@@ -52,7 +52,7 @@ class LiveModel:
         """Give variables their `value`s."""
         for batch in _batches((variable.name, variable.value) for variable in variables if variable.value is not None):
             setters = [self.setters[name] for name, _ in batch]
-            feeds = {setter.placeholder: setter.feed(value.read()) for setter, (_, value) in zip(setters, batch)}
+            feeds = {setter.tensor: setter.feed(value.read()) for setter, (_, value) in zip(setters, batch)}
             session.run([setter.operation for setter in setters], feeds)
 
     def _fill_tables(self, session: Any, restored: Model) -> None:

@@ -5,19 +5,22 @@ This module imports TensorFlow; it is imported on first use only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from graph_restore.errors import RestoreError
-from graph_restore.model import Restoration
+from graph_restore.model import Model, Restoration
 from graph_restore.names import node_of
 from graph_restore.runtime.guard import tensorflow
 from graph_restore.runtime.importing import Imported
 from graph_restore.runtime.live import LiveModel
-from graph_restore.runtime.variables import LOCAL_COLLECTION
-from graph_restore.savers import SavedTable, saved_tables
-from graph_restore.variables import Variable
+from graph_restore.runtime.variables import LOCAL_COLLECTION, by_full_name
+from graph_restore.savers import SAVE_OPS, SavedTable, saved_tables
+from graph_restore.transforms.own_saver import own_saver
+from graph_restore.transforms.saved_keys import saved_tensors
+from graph_restore.variables import Variable, Variables
 
 tf = tensorflow()
 
@@ -26,12 +29,16 @@ class Saver(tf.compat.v1.train.Saver):  # type: ignore[misc, name-defined]
     """Saves the restored variables under the keys that the original's checkpoints have, and restores them.
 
     Checkpoints are read by graph_restore: any path `restore` takes, both versions, partitioned or not, with
-    the options that were given to `restore_graph`. `restoration`: what the last restore did, None before.
+    the options that were given to `restore_graph`.
+
+    `restoration`: what the last restore did, None before. `variables`: the live variables by name, with a
+    PartitionedVariable in place of its parts, by the name of the whole.
     """
 
     def __init__(self, live: LiveModel, **arguments: Any) -> None:
         self._live = live
         self.restoration: Restoration | None = None
+        self.variables: Mapping[str, Any] = by_full_name(live.variables.values())
         super().__init__(**arguments)
 
     def restore(self, sess: Any, save_path: Any) -> None:
@@ -49,25 +56,34 @@ class Saver(tf.compat.v1.train.Saver):  # type: ignore[misc, name-defined]
         self._live.report(self._live.lacking(restored), "stay as they are")
 
 
-def make_saver(live: LiveModel, keyed: Iterable[Variable], saver_def: Any, max_to_keep: int) -> Saver | None:
+def make_saver(live: LiveModel, keyed: Variables, saver_def: Any, max_to_keep: int) -> Saver | None:
     """The Saver of a live model; None when there is nothing to save.
 
-    `keyed`: the model's variables with the keys they are saved under. With a `saver_def` the graph's own nodes save.
+    `keyed`: the model's variables with the keys they are saved under. The graph's own nodes save when a `saver_def` is
+    given, or when they save just these variables.
     """
+    saved_variables = [variable for variable in keyed if _is_saved(variable, live)]
+    saver_def = saver_def or _own_saver_def(live.model, saved_variables)
     if saver_def is not None:
-        return Saver(live, saver_def=_live_saver_def(saver_def, live.imported))
+        return Saver(live, saver_def=_live_saver_def(saver_def, live.imported), max_to_keep=max_to_keep)
     tables = saved_tables(live.model.graph)
     saved: dict[str, Any] = {table.name: _table_saveable(table, live.imported) for table in tables}
     groups: dict[str, list[Variable]] = {}
-    for variable in keyed:
-        if _is_saved(variable, live):
-            groups.setdefault(variable.checkpoint_key or variable.name, []).append(variable)
+    for variable in saved_variables:
+        groups.setdefault(variable.checkpoint_key or variable.name, []).append(variable)
     for key, group in groups.items():
         members = [live.variables[variable.name] for variable in group]
         saved[key] = members if group[0].slice is not None else members[0]
     if not saved:
         return None
     return Saver(live, var_list=saved, max_to_keep=max_to_keep)
+
+
+def _own_saver_def(model: Model, keyed: list[Variable]) -> Any:
+    try:
+        return own_saver(model, saved_tensors(replace(model, variables=Variables(keyed))), SAVE_OPS)
+    except RestoreError:  # two variables of one key
+        return None
 
 
 def _is_saved(variable: Variable, live: LiveModel) -> bool:

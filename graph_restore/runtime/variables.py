@@ -6,7 +6,9 @@ gradients and savers find it. What a graph that was cut down lacks (an initializ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -14,11 +16,13 @@ from typing import Any
 import numpy as np
 
 from graph_restore.discovery import TRAINABLE_COLLECTION
+from graph_restore.dtypes import REF_OFFSET
 from graph_restore.graph import Graph
+from graph_restore.model import Model
 from graph_restore.names import is_control, parse_tensor_name
 from graph_restore.runtime.guard import tensorflow
 from graph_restore.runtime.importing import Imported
-from graph_restore.savers import variable_of
+from graph_restore.savers import ASSIGN_OPS, variable_of
 from graph_restore.variables import Variable
 
 GLOBAL_COLLECTION, LOCAL_COLLECTION = "variables", "local_variables"
@@ -26,6 +30,8 @@ _VARIABLE_COLLECTIONS = (
     GLOBAL_COLLECTION, LOCAL_COLLECTION, "model_variables", "moving_average_variables", "metric_variables",
     "global_step",
 )  # fmt: skip
+
+_PART = re.compile(r"/part_\d+(?=/|$)")
 
 
 class RestoredVariable:
@@ -39,18 +45,41 @@ class RestoredVariable:
 
 @dataclass(frozen=True)
 class Setter:
-    """How a variable is given a value: run `operation`, feeding `placeholder`."""
+    """How a variable is given a value: run `operation`, feeding `tensor`."""
 
-    placeholder: Any
+    tensor: Any
     operation: Any
 
     def feed(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """The array as TensorFlow wants it: quantised numbers are plain integers elsewhere."""
-        wanted = self.placeholder.dtype.as_numpy_dtype
-        return array.view(wanted) if self.placeholder.dtype.is_quantized else array
+        wanted = self.tensor.dtype.as_numpy_dtype
+        return array.view(wanted) if self.tensor.dtype.is_quantized else array
 
 
-def make_setter(variable: Variable, imported: Imported) -> Setter:
+def make_setters(model: Model, variables: Iterable[Variable], imported: Imported) -> dict[str, Setter]:
+    """A setter for each variable, by name: the Assign of a saver that the graph has, else new nodes."""
+    setters: dict[str, Setter] = {}
+    assigns = {entry.variable: entry.restored_by for saver in reversed(model.savers) for entry in saver.entries}
+    taken: set[str] = set()
+    for variable in variables:
+        name = assigns.get(variable.name, "")
+        known = name in imported and _assigns(model.graph.nodes[name], variable)
+        operation = imported.operation(name) if known else None
+        if operation is None or operation.inputs[1].name in taken:  # one restored value may be assigned to several
+            setters[variable.name] = _new_setter(variable, imported)
+        else:
+            taken.add(operation.inputs[1].name)
+            setters[variable.name] = Setter(operation.inputs[1], operation)
+    return setters
+
+
+def _assigns(node: Any, variable: Variable) -> bool:
+    """Whether a node of a saver assigns to the variable itself, and waits for nothing."""
+    plain = node.op in ASSIGN_OPS and len(node.input) == 2 and parse_tensor_name(node.input[0]) == (variable.name, 0)
+    return plain and (variable.kind == "resource" or node.attr["T"].type % REF_OFFSET == variable.data_type)
+
+
+def _new_setter(variable: Variable, imported: Imported) -> Setter:
     """Nodes that assign a fed value, of whatever shape: what the shape must be is known before."""
     tf = tensorflow()
     target = imported.tensor(variable.name)
@@ -81,7 +110,7 @@ def make_variable(
             definition.initial_value_name = initializer.inputs[1].name
     else:
         definition.initializer_name = setter.operation.name
-        definition.initial_value_name = setter.placeholder.name
+        definition.initial_value_name = setter.tensor.name
     if variable.slice is not None:
         part = definition.save_slice_info_def
         part.full_name = variable.checkpoint_key or variable.name
@@ -93,9 +122,36 @@ def make_variable(
     return made
 
 
+def by_full_name(made: Iterable[Any]) -> dict[str, Any]:
+    """Live variables by name; the parts of a partitioned one as one PartitionedVariable, by the name of the whole."""
+    found: dict[str, Any] = {}
+    groups: dict[str, list[Any]] = {}
+    for one in made:
+        if one.description.slice is None:
+            found[one.op.name] = one
+        else:
+            groups.setdefault(_whole_name(one), []).append(one)
+    for name, parts in groups.items():
+        starts = [part.description.slice.starts for part in parts]
+        partitions = [len(set(along)) for along in zip(*starts)]
+        if len(set(starts)) == len(starts) == math.prod(partitions):
+            first = parts[0]
+            shape, dtype = list(first.description.slice.full_shape), first.dtype.base_dtype
+            found[name] = _classes()["PartitionedVariable"](name, shape, dtype, parts, partitions)
+        else:  # some parts are not in the graph
+            found.update((part.op.name, part) for part in parts)
+    return found
+
+
+def _whole_name(part: Any) -> str:
+    """The name of the variable that a part belongs to: `emb/Adam` of `emb/part_3/Adam`, else what it is saved as."""
+    whole = _PART.sub("", part.op.name)
+    return str(whole if whole != part.op.name else part.description.checkpoint_key or whole)
+
+
 @cache
 def _classes() -> dict[str, Any]:
-    """The classes of live variables by kind, and TensorFlow's VariableDef; learnt from two throw-away variables.
+    """The classes of live variables by kind, PartitionedVariable and VariableDef; learnt from throw-away variables.
 
     `tf.compat.v1.Variable` makes resource variables of a class that is not derived from it; ours is, so that whoever
     asks finds a variable.
@@ -104,11 +160,14 @@ def _classes() -> dict[str, Any]:
     with tf.Graph().as_default():
         ref = tf.compat.v1.Variable(0.0, use_resource=False)
         resource = tf.compat.v1.Variable(0.0, use_resource=True)
+        partitioner = tf.compat.v1.fixed_size_partitioner(1)
+        partitioned = tf.compat.v1.get_variable("partitioned", [1], partitioner=partitioner)
         variable_def = type(ref.to_proto())
     resource_bases = (RestoredVariable, type(resource), tf.compat.v1.Variable)
     return {
         "ref": type("RestoredRefVariable", (RestoredVariable, type(ref)), {}),
         "resource": type("RestoredResourceVariable", resource_bases, {}),
+        "PartitionedVariable": type(partitioned),
         "VariableDef": variable_def,
     }
 

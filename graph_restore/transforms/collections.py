@@ -5,7 +5,8 @@
    zeros, since what the variable began with is not known; a note names these variables.
 3. Variables that were listed by name alone (before TensorFlow 1.4) get VariableDefs; today's TensorFlow needs them.
 4. Nodes that fill look-up tables are listed in `table_initializer`.
-5. What a collection says of nodes that are not in the graph is dropped.
+5. The contexts of conds and while loops, which gradients need, are listed as the graph shows them.
+6. What a collection says of nodes that are not in the graph is dropped.
 
 Graphs without collections: what a saver names or a checkpoint has is global, the rest is local.
 """
@@ -22,11 +23,12 @@ from graph_restore.dtypes import DataType
 from graph_restore.graph import tensor_attr
 from graph_restore.model import Model
 from graph_restore.names import is_control, node_of, parse_tensor_name, tensor_name
-from graph_restore.protos import CollectionDef, CondContextDef, NodeDef, VariableDef, WhileContextDef
+from graph_restore.protos import CollectionDef, NodeDef, VariableDef
 from graph_restore.savers import variable_of
 from graph_restore.tensor_proto import encode_head
 from graph_restore.tensors import LazyTensor
 from graph_restore.transforms.draft import Draft
+from graph_restore.transforms.flow_contexts import COND, WHILE, flow_contexts
 from graph_restore.transforms.table_fillers import TABLE_COLLECTION, table_initializers
 from graph_restore.transforms.training import is_trainable, updated_variables
 from graph_restore.variables import Variable
@@ -35,7 +37,6 @@ GLOBAL, LOCAL, TRAINABLE = "variables", "local_variables", "trainable_variables"
 VARIABLE_COLLECTIONS = (
     GLOBAL, LOCAL, TRAINABLE, "model_variables", "moving_average_variables", "metric_variables", "global_step",
 )  # fmt: skip
-_CONTEXTS = {"cond_context": CondContextDef, "while_context": WhileContextDef}
 _LARGEST_CONST = 1 << 10  # elements; more zeros are made by a Fill, so that the graph's memory does not hold them
 
 
@@ -62,6 +63,9 @@ def with_collections(model: Model, quiet: bool = False) -> Model:
     for name, items in listed.items():
         if items:
             collections[name] = CollectionDef(bytes_list=CollectionDef.BytesList(value=items))
+    for name, contexts in flow_contexts(graph, model.collections).items():
+        items = [context.SerializeToString(deterministic=True) for context in contexts]
+        collections[name] = CollectionDef(bytes_list=CollectionDef.BytesList(value=items))
     fillers = table_initializers(model)
     if fillers:
         collections[TABLE_COLLECTION] = CollectionDef(node_list=CollectionDef.NodeList(value=fillers))
@@ -155,27 +159,13 @@ def _zero_const(name: str, data_type: DataType, shape: tuple[int, ...]) -> Any:
 
 
 def _kept(collections: Mapping[str, Any], nodes: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The collections that do not list variables, as far as what they name is there."""
+    """The collections that list neither variables nor contexts, as far as what they name is there."""
     for name, collection in collections.items():
-        if name in VARIABLE_COLLECTIONS:
+        if name in (*VARIABLE_COLLECTIONS, COND, WHILE):
             continue
         kept = CollectionDef()
         kept.CopyFrom(collection)
         if collection.WhichOneof("kind") == "node_list":
             kept.node_list.value[:] = [item for item in collection.node_list.value if node_of(item) in nodes]
-        elif name in _CONTEXTS:
-            contexts = collection.bytes_list.value
-            kept.bytes_list.value[:] = [item for item in contexts if _context_holds(_CONTEXTS[name], item, nodes)]
         if any(value.value for _, value in kept.ListFields()):
             yield name, kept
-
-
-def _context_holds(message_class: Any, data: bytes, nodes: Mapping[str, Any]) -> bool:
-    """Whether every node that a context of cond or while_loop names is in the graph."""
-    try:
-        context = message_class.FromString(data)
-    except Exception:  # protobuf's DecodeError has no public base that all its implementations share
-        return False
-    names = [value for field, value in context.ListFields() if field.name in ("pivot_name", "pred_name")]
-    names += context.values_def.values
-    return all(node_of(name) in nodes for name in names)

@@ -22,9 +22,9 @@ from graph_restore.dtypes import DataType
 from graph_restore.graph import tensor_attr
 from graph_restore.names import input_name, is_control, node_of, parse_tensor_name
 from graph_restore.protos import NodeDef, TensorShapeProto
-from graph_restore.transforms.cut_functions import Body, add_function, is_stateful, tensor_type, unknown_shapes
 from graph_restore.transforms.branches import turn_conds
 from graph_restore.transforms.contexts import Contexts
+from graph_restore.transforms.cut_functions import Body, add_function, is_stateful, tensor_type, unknown_shapes
 from graph_restore.transforms.draft import Draft, Tensor, control_inputs
 
 _PARALLEL = 10  # TensorFlow's default for parallel_iterations

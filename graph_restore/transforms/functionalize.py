@@ -15,9 +15,9 @@ from dataclasses import replace
 from graph_restore.model import Model
 from graph_restore.names import input_name
 from graph_restore.protos import NodeDef
-from graph_restore.transforms.cut_functions import tensor_type
 from graph_restore.transforms.branches import turn_conds
 from graph_restore.transforms.contexts import EXITS, Contexts
+from graph_restore.transforms.cut_functions import tensor_type
 from graph_restore.transforms.draft import Draft
 from graph_restore.transforms.feeds import resolve
 from graph_restore.transforms.frames import turn_loops

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from graph_restore.graph import Graph
@@ -13,9 +13,13 @@ from graph_restore.savers import RESTORE_OPS, SAVE_OPS, TABLE_IMPORTS, filename_
 from graph_restore.transforms.saved_keys import SavedTensor
 from graph_restore.variables import SaverMap
 
+_VERSION_1 = {"SaveSlices", "Save"}
+_OF_SHARDS = {"MergeV2Checkpoints", "ShardedFilespec"}
+_FILE_NAMES = {"Identity", "ShardedFilespec"}  # the second in version 1
 
-def own_saver(model: Model, tensors: Iterable[SavedTensor]) -> Any:
-    """The SaverDef of a saver in the graph that saves exactly `tensors`, in version 2; None when there is none."""
+
+def own_saver(model: Model, tensors: Iterable[SavedTensor], save_ops: Collection[str] = ("SaveV2",)) -> Any:
+    """The SaverDef of a saver in the graph that saves exactly `tensors`, with one of `save_ops`; None without one."""
     wanted = list(tensors)
     for saver in model.savers:
         nodes = [
@@ -23,10 +27,10 @@ def own_saver(model: Model, tensors: Iterable[SavedTensor]) -> Any:
             for node in model.graph.graph_def.node
             if node.op in {*RESTORE_OPS, *SAVE_OPS} and filename_tensor(model.graph, node) == saver.filename_tensor
         ]
-        if _saves(model.graph, saver, nodes, wanted):
+        if {node.op for node in nodes} - RESTORE_OPS <= {*save_ops} and _saves(model.graph, saver, nodes, wanted):
             found = _saver_def(model.graph, saver, nodes)
             known = model.saver_def
-            if found is not None and known is not None and saver.is_meta_graphs and known.version == SaverDef.V2:
+            if found is not None and known is not None and saver.is_meta_graphs:
                 found.max_to_keep = known.max_to_keep
                 found.keep_checkpoint_every_n_hours = known.keep_checkpoint_every_n_hours
             if found is not None:
@@ -37,18 +41,16 @@ def own_saver(model: Model, tensors: Iterable[SavedTensor]) -> Any:
 def _saves(graph: Graph, saver: SaverMap, nodes: list[Any], wanted: list[SavedTensor]) -> bool:
     """Whether these save and restore ops both name what is wanted and nothing else."""
     keys = {(tensor.key, tensor.slice) for tensor in wanted}
-    for ops in ({"SaveV2"}, {"RestoreV2"}):
+    for ops in (set(SAVE_OPS), RESTORE_OPS):
         if {pair for node in nodes if node.op in ops for pair in keys_of(graph, node)} != keys:
             return False
-    if {node.op for node in nodes} != {"SaveV2", "RestoreV2"}:
-        return False
     restored = {(entry.key, entry.variable) for entry in saver.entries if entry.authority == "restore op"}
     return all((tensor.key, tensor.variable.name) in restored for tensor in wanted if tensor.variable is not None)
 
 
 def _saver_def(graph: Graph, saver: SaverMap, nodes: list[Any]) -> Any:
-    saves = {node.name for node in nodes if node.op == "SaveV2"}
-    restores = {node.name for node in nodes if node.op == "RestoreV2"}
+    saves = {node.name for node in nodes if node.op in SAVE_OPS}
+    restores = {node.name for node in nodes if node.op in RESTORE_OPS}
     written = next(_written(graph, saver.filename_tensor, saves), None)
     groups = list(_restore_all(graph, saver, restores))
     if written is None or not groups:
@@ -59,15 +61,15 @@ def _saver_def(graph: Graph, saver: SaverMap, nodes: list[Any]) -> Any:
         restore_op_name=groups[-1],  # those of shards and devices come before the one that groups them
         max_to_keep=5,
         keep_checkpoint_every_n_hours=10000.0,
-        sharded=len(saves) > 1 or any(user.op == "MergeV2Checkpoints" for user in _after(graph, saves)),
-        version=SaverDef.V2,
+        sharded=len(saves) > 1 or any(user.op in _OF_SHARDS for user in _after(graph, saves)),
+        version=SaverDef.V1 if any(node.op in _VERSION_1 for node in nodes) else SaverDef.V2,
     )
 
 
 def _written(graph: Graph, filename: str, saves: set[str]) -> Iterator[str]:
-    """Identities of the file name that wait for all save ops."""
+    """Identities of the file name, or names of all its shards, that wait for all save ops."""
     for node in _after(graph, saves):
-        passes = node.op == "Identity" and tensor_name(*parse_tensor_name(node.input[0])) == filename
+        passes = node.op in _FILE_NAMES and tensor_name(*parse_tensor_name(node.input[0])) == filename
         if passes and saves <= _before(graph, node.name):
             yield node.name
 
