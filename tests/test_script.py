@@ -139,8 +139,18 @@ def results_of(text: str, feeds: dict[str, Any]) -> dict[str, Any]:
     """The names of a program's globals to their values after it has run with these feeds."""
     tree = ast.fix_missing_locations(WithFeeds().visit(ast.parse(text)))
     names: dict[str, Any] = {"__name__": "__main__", "GIVEN": feeds}
-    exec(compile(tree, "program", "exec"), names)
+    try:
+        exec(compile(tree, "program", "exec"), names)
+    finally:
+        enable_control_flow()
     return names
+
+
+def enable_control_flow() -> None:
+    """Undo what a program with old loops switched off for its own process."""
+    import tensorflow as tf
+
+    tf.compat.v1.enable_control_flow_v2()
 
 
 @pytest.mark.tensorflow
@@ -149,7 +159,10 @@ def results_of(text: str, feeds: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("one", NEWEST, ids=lambda one: one.id)
 def test_programs_run_as_they_are(one: Case, to: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = script_of(one, to)
-    exec(compile(text, "program", "exec"), {"__name__": "__main__"})
+    try:
+        exec(compile(text, "program", "exec"), {"__name__": "__main__"})
+    finally:
+        enable_control_flow()
     printed = capsys.readouterr().out
     assert all(f"\n{name} (" in f"\n{printed}" for name in one.oracle["outputs"])
     trained = [line for line in printed.splitlines() if line.startswith(("loss ", "one step of"))]

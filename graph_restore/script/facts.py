@@ -28,8 +28,10 @@ from graph_restore.variables import Shape
 
 _FLOATS = {DataType.DT_FLOAT, DataType.DT_DOUBLE, DataType.DT_HALF, DataType.DT_BFLOAT16}
 
-_WITHOUT_GRADIENT = {"Enter", "RefEnter", "While", "StatelessWhile", "If", "StatelessIf"}  # once they were imported
+# in an imported graph: functional ones are to have other outputs then, and TensorArrays newer handles
+_WITHOUT_GRADIENT = {"While", "StatelessWhile", "If", "StatelessIf", "TensorArray", "TensorArrayV2"}
 
+_OF_LOOPS = ("Enter", "RefEnter", "TensorArray")
 _LIST_ATTRS = ("N", "num", "num_split")
 
 
@@ -48,7 +50,8 @@ class Feed:
 @dataclass(frozen=True)
 class Facts:
     """`fetches`: tensor name to dtype and shape as text. `differentiable`: the fetches that a loss can be made of.
-    `train_op`: the graph's own, with the feeds that it needs besides. `untrained`: why there is no training, or ""."""
+    `train_op`: the graph's own, with the feeds that it needs besides. `untrained`: why there is no training, or "".
+    `has_loops`: whether there are loops of TensorFlow 1."""
 
     path: str
     tags: tuple[str, ...]
@@ -61,6 +64,7 @@ class Facts:
     train_op: str | None
     train_feeds: Sequence[Feed]
     untrained: str
+    has_loops: bool
 
 
 def facts_of(
@@ -93,6 +97,7 @@ def facts_of(
         train_op=train_op,
         train_feeds=[feed for feed in more if feed.name not in names],
         untrained="" if train_op is not None else _untrained(model, to, targets, names, floats),
+        has_loops=any(node.op.startswith(_OF_LOOPS) for node in model.graph.graph_def.node),
     )
 
 
@@ -184,8 +189,9 @@ def _untrained(model: Model, to: str, targets: list[str], feeds: list[str], floa
     updated = updated_variables(model.graph)
     if not floats or not any(is_trainable(variable, True, updated) for variable in part.variables):
         return "no loss can be made of the fetches: none is of floats and depends on a variable that is trained"
-    if to == "tf1" and any(node.op in _WITHOUT_GRADIENT for node in part.graph.graph_def.node):
-        return "tf.gradients does not go through loops that were imported; a program for TensorFlow 2 can"
+    barring = sorted(_WITHOUT_GRADIENT & part.graph.by_op.keys()) if to == "tf1" else []
+    if barring:
+        return f"tf.gradients does not go through {', '.join(barring)}; a program for TensorFlow 2 does"
     listing = _functions_with_lists(part.graph)
     if listing:
         return f"TensorFlow ends the process at the gradient of functions whose ops take lists: {', '.join(listing)}"

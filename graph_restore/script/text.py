@@ -60,6 +60,11 @@ _TF2_SAVE = """\
 # tf.train.Checkpoint(module=module).save("continued/model")
 # tf.saved_model.save(module, "continued/saved_model")
 """
+_TF1_LOOPS = """\
+# The gradients of loops that TensorFlow 1 wrote are made by its own kind of control flow.
+tf.compat.v1.disable_control_flow_v2()
+
+"""
 _TF1 = """\
 with tf.Graph().as_default(), tf.compat.v1.Session() as session:
     # Variables get the checkpoint's values, those it does not hold their first ones; tables are filled.
@@ -112,6 +117,7 @@ def graph_mode_program(facts: Facts) -> str:
     text = _start(
         facts, "A model of TensorFlow 1 in a graph and a session of today's TensorFlow: run it, train it.", ""
     )
+    text += _TF1_LOOPS if facts.has_loops and not facts.untrained else ""
     text += _TF1.format(
         model=f"gr.modernize({_load(facts)})" if facts.modern else _load(facts),
         checkpoint="CHECKPOINT" if facts.checkpoint is not None else "None",
