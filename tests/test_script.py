@@ -94,6 +94,11 @@ def test_names_and_paths_are_only_ever_strings(tmp_path: Path, to: str) -> None:
         ({"to": "tf3"}, ValueError, "'tf2' or 'tf1', not 'tf3'"),
         ({"fetches": "z"}, gr.NodeNotFoundError, "no node 'z'"),
         ({"fetches": "y", "feeds": ["w/read"]}, gr.UpgradeError, "need x, which nothing feeds"),
+        (
+            {"checkpoint": CORPUS / "mismatch/tf1.15.5-v2/renamed"},
+            gr.RestoreError,
+            "nothing in it fits",
+        ),
         ({"checkpoint": CORPUS / "mismatch/tf1.15.5-v2/reshaped"}, gr.RestoreError, "does not fit"),
     ],
 )

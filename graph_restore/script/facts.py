@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from graph_restore.api import own_checkpoint
 from graph_restore.discovery import shape_of
 from graph_restore.dtypes import REF_OFFSET, DataType
-from graph_restore.errors import UpgradeError
+from graph_restore.errors import RestoreError, UpgradeError
 from graph_restore.graph import Graph
 from graph_restore.model import Model
 from graph_restore.names import node_of, parse_tensor_name, tensor_name
+from graph_restore.runtime.blueprint import with_first_values
 from graph_restore.runtime.made_feeds import rank_of
 from graph_restore.script.sizes import needed_shape
 from graph_restore.script.training import own_train_op
@@ -77,13 +78,14 @@ def facts_of(
 ) -> Facts:
     """The facts for a program in TensorFlow 2 (`to` is "tf2") or in graph mode; see `migration_script`."""
     path = _checkpoint(loaded, checkpoint)
-    model = loaded if path is None else restore(loaded, path)
+    model = loaded if path is None else _restored(loaded, path)
     wanted, given = choose(model, fetches, feeds)
     targets = [_full(model.graph, name) for name in wanted]
     feed_list = _feeds(model, targets, given, complete=feeds is None)
     names = [feed.name for feed in feed_list]
     train_op = own_train_op(model) if to == "tf1" else None
     more = [] if train_op is None else _feeds(model, [train_op], names, complete=True)
+    notes = with_first_values(model, for_tensorflow2(model, targets, names)).notes if to == "tf2" else ()
     floats = [name for name in targets if _dtype(model.graph, name) in _FLOATS]
     return Facts(
         path=model.source.path,
@@ -96,7 +98,7 @@ def facts_of(
         differentiable=floats,
         train_op=train_op,
         train_feeds=[feed for feed in more if feed.name not in names],
-        untrained="" if train_op is not None else _untrained(model, to, targets, names, floats),
+        untrained="" if train_op is not None else _untrained(model, to, targets, names, floats, notes),
         has_loops=any(node.op.startswith(_OF_LOOPS) for node in model.graph.graph_def.node),
     )
 
@@ -106,6 +108,15 @@ def _checkpoint(model: Model, given: str | None) -> str | None:
     if given is not None or not len(model.variables):
         return given
     return own_checkpoint(model)
+
+
+def _restored(model: Model, path: str) -> Model:
+    """The model with values; RestoreError for the checkpoint of another one: the program would run on first values."""
+    restored = restore(model, path)
+    report = restored.restoration
+    if report is not None and report.missing and not report.restored:
+        raise RestoreError(f"nothing in it fits the model: {report}", missing=list(report.missing))
+    return restored
 
 
 def _full(graph: Graph, name: str) -> str:
@@ -181,8 +192,11 @@ def _feed(cut_graph: Graph, graph: Graph, name: str, variables: Mapping[str, Sha
     return Feed(name, dtype, shape, needed, takers)
 
 
-def _untrained(model: Model, to: str, targets: list[str], feeds: list[str], floats: Sequence[str]) -> str:
-    """Why a program cannot train a model that has no train op of its own; "" when it can."""
+def _untrained(
+    model: Model, to: str, targets: list[str], feeds: list[str], floats: Sequence[str], notes: Sequence[str]
+) -> str:
+    """Why a program cannot train a model that has no train op of its own; "" when it can. `notes`: of what became of
+    the model for TensorFlow 2."""
     if not len(model.variables):
         return "the model has no variables; graph_restore.unfreeze makes its constants variables again"
     part = cut(model, targets, feeds)
@@ -195,7 +209,6 @@ def _untrained(model: Model, to: str, targets: list[str], feeds: list[str], floa
     listing = _functions_with_lists(part.graph)
     if listing:
         return f"TensorFlow ends the process at the gradient of functions whose ops take lists: {', '.join(listing)}"
-    notes = for_tensorflow2(model, targets, feeds).notes if to == "tf2" else ()
     return "; ".join(note for note in notes if LEFT in note)
 
 
