@@ -72,6 +72,9 @@ def write_events(
                 writer.add(step, summary=summary)
             left_out += [f"{variable.name} ({lost:,})"] if lost else []
     _warn(viewed, left_out)
+    if histograms and len(found.variables) and all(variable.value is None for variable in found.variables):
+        text = f"{found.source}: no variable has a value, so there are no histograms; pass a checkpoint"
+        warnings.warn(text, GraphRestoreWarning, stacklevel=2)
     return path
 
 

@@ -199,6 +199,14 @@ def test_values_that_are_no_numbers_are_told(tmp_path: Path) -> None:
     assert b"\x0a\x01b\x2a" in data and b"\x0a\x01w\x2a" not in data  # no histogram of nothing
 
 
+def test_a_graph_without_values_is_told(tmp_path: Path) -> None:
+    one = case("linear/tf1.15.5-v2")
+    with pytest.warns(gr.GraphRestoreWarning, match="no variable has a value.*pass a checkpoint"):
+        gr.write_events(one.graph_pb, tmp_path)
+    path = gr.write_events(one.graph_pb, tmp_path, checkpoint=one.prefix)
+    assert b"\x0a\x01w\x2a" in Path(path).read_bytes()
+
+
 def test_values_are_never_whole_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: LazyTensor, verify: bool = True) -> Any:
         raise AssertionError("read whole")
