@@ -20,13 +20,17 @@ def compute(path: str, fetches: list[str], feeds: dict[str, list[int]]) -> dict[
     with open(path, "rb") as file:
         graph_def.ParseFromString(file.read())
     tf.import_graph_def(graph_def, name="")
-    graph = tf.compat.v1.get_default_graph()
+    with tf.compat.v1.Session() as session:
+        return fetched(session, fetches, feeds)
+
+
+def fetched(session: Any, fetches: list[str], feeds: dict[str, list[int]]) -> dict[str, str]:
+    """The same of a session that is ready to run; `feeds`: shapes by node name."""
     fed = {}
     for name, shape in feeds.items():
-        tensor = graph.get_tensor_by_name(name + ":0")
+        tensor = session.graph.get_tensor_by_name(name + ":0")
         fed[tensor] = _input(tensor.dtype.as_numpy_dtype, shape)
-    with tf.compat.v1.Session() as session:
-        values = session.run([fetch + ":0" for fetch in fetches], fed)
+    values = session.run([fetch + ":0" for fetch in fetches], fed)
     return {fetch: _told(value) for fetch, value in zip(fetches, values)}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import converting, copying, freezing, importing, listing, reading
+from benchmarks import converting, copying, freezing, importing, listing, live, reading
 from benchmarks.checkpoints import ensure_checkpoint
 from benchmarks.measure import Timing
 from benchmarks.models import BenchmarkModel, ensure
@@ -87,6 +87,10 @@ def _rewrite(run: Run) -> None:
     converting.measure_rewriting(checkpoint, run.out, run.rounds(5), run.report, meaningful=not run.quick)
 
 
+def _live(run: Run) -> None:
+    live.measure(run.large(), run.rounds(3), run.report, meaningful=not run.quick)
+
+
 PARTS: dict[str, Callable[[Run], None]] = {
     "import": _import,
     "small": _small,
@@ -97,6 +101,7 @@ PARTS: dict[str, Callable[[Run], None]] = {
     "varints": _varints,
     "convert": _convert,
     "rewrite": _rewrite,
+    "live": _live,
 }
 GROUPS: dict[str, tuple[str, ...]] = {
     "main": ("import", "small", "large", "read"),

@@ -19,6 +19,7 @@ from corpus import Case, case, cases
 
 import graph_restore as gr
 from graph_restore.checkpoint import convert
+from graph_restore.runtime.live import LiveModel
 
 pytestmark = pytest.mark.tensorflow
 
@@ -420,6 +421,50 @@ def test_options_of_restore_hold_for_the_saver_too() -> None:
         assert_same(session.run("w:0"), expected, "w")
 
 
+@pytest.mark.parametrize(
+    "identity, options, fed",
+    [
+        ("mlp/tf1.15.5-v2", {}, 0),
+        ("mlp/tf1.15.5-v2", {"moving_averages": True}, 4),
+        ("partitioned/tf1.15.5-v2", {}, 0),
+        ("mlp/tf0.12.1-v1", {}, 19),  # of version 1
+    ],
+)
+def test_what_the_graph_can_restore_itself_is_not_fed(
+    identity: str, options: Any, fed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = case(identity)
+    names: list[str] = []
+
+    def assign(live: LiveModel, session: Any, variables: Any) -> None:
+        kept = list(variables)
+        names.extend(variable.name for variable in kept if variable.value is not None)
+        original(live, session, kept)
+
+    original = LiveModel.assign
+    monkeypatch.setattr(LiveModel, "assign", assign)
+    with graph_and_session() as (_, _, session):
+        gr.restore_graph(one.graph_pb, one.prefix, **options)
+        assert len(names) == fed
+        for name, value in restored_values(session).items():
+            average = f"{name[:-2]}/ExponentialMovingAverage"
+            key = average if options and average in one.oracle["checkpoint"][""] else name[:-2]
+            if key in one.oracle["checkpoint"][""]:
+                assert_same(value, one.oracle["checkpoint"][""][key], name)
+
+
+def test_a_damaged_checkpoint_is_told_as_graph_restore_tells_it(tmp_path: Path) -> None:
+    one = case("mlp/tf1.15.5-v2")
+    for file in Path(one.prefix).parent.glob("model.ckpt*"):
+        shutil.copy(file, tmp_path)
+    data = next(tmp_path.glob("*.data-*"))
+    damaged = bytearray(data.read_bytes())
+    damaged[5] ^= 1
+    data.write_bytes(damaged)
+    with graph_and_session(), pytest.raises(gr.CorruptionError, match="checksum"):
+        gr.restore_graph(one.graph_pb, tmp_path / Path(one.prefix).name)
+
+
 def test_moving_averages_are_saved_under_the_variables_own_keys(tmp_path: Path) -> None:
     one = case("mlp/tf1.15.5-v2")
     with graph_and_session() as (_, _, session):
@@ -568,6 +613,48 @@ def test_collections() -> None:
         gr.restore_graph(str(one.meta), collections=["mine"], trainable=False, import_scope="more")
         assert {v.name for v in graph.get_collection("mine")} == {"more/" + name for name in one.facts["variables"]}
         assert len(tf.compat.v1.global_variables()) == before
+
+
+@pytest.mark.parametrize("scopes", [["", "again"], ["one", "two"]])
+def test_other_collections(scopes: list[str]) -> None:
+    """Each call adds its own, under its own names; queue runners run."""
+    one = case("queue_input/tf1.15.5-v2")
+    listed = gr.load(one.meta).collections
+    wanted = listed["queue_runners"].bytes_list.value
+    with graph_and_session() as (tf, graph, session):
+        for scope in scopes:
+            gr.restore_graph(one.meta, one.prefix, import_scope=scope)
+        runners = graph.get_collection("queue_runners")
+        assert len(runners) == len(scopes) * len(wanted) > 0
+        assert len({runner.name for runner in runners}) == len(runners)
+        for name, collection in listed.items():
+            if collection.WhichOneof("kind") == "node_list" and name not in tf.compat.v1.GraphKeys.__dict__.values():
+                names = {element.name for element in graph.get_collection(name)}
+                assert names == {"/".join(filter(None, [s, n])) for s in scopes for n in collection.node_list.value}
+        coordinator = tf.train.Coordinator()
+        threads = tf.compat.v1.train.start_queue_runners(session, coordinator)
+        for scope in scopes:
+            for name, expected in one.oracle["outputs"].items():
+                found = session.run("/".join(filter(None, [scope, name])))
+                assert found.shape == expected.shape
+        coordinator.request_stop()
+        session.close()
+        coordinator.join(threads, stop_grace_period_secs=5, ignore_live_threads=True)
+
+
+def test_a_collection_of_nodes() -> None:
+    import tensorflow as tf
+
+    with tf.Graph().as_default() as graph:
+        x = tf.compat.v1.placeholder(tf.float32, [], name="x")
+        graph.add_to_collection("inputs", x)
+        graph.add_to_collection("sizes", 3)
+        graph.add_to_collection("words", "oak")
+        meta = tf.compat.v1.train.export_meta_graph()
+    with graph_and_session() as (_, live, _):
+        gr.restore_graph(meta, import_scope="again")
+        assert [tensor.name for tensor in live.get_collection("inputs")] == ["again/x:0"]
+        assert live.get_collection("sizes") == [3] and live.get_collection("words") == [b"oak"]
 
 
 def test_partitioned_variables_know_their_slices() -> None:

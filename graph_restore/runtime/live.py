@@ -1,7 +1,8 @@
 """LiveModel: a model together with what it became in a TensorFlow graph, and how values get into a session of it.
 
 Values are read by our own checkpoint reader and fed a batch at a time, so that they are never all in memory, and so
-that every checkpoint we read can be restored, whatever today's TensorFlow makes of it.
+that every checkpoint we read can be restored, whatever today's TensorFlow makes of it; but for those that the graph's
+own nodes can restore.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from graph_restore.errors import GraphRestoreError, GraphRestoreWarning
 from graph_restore.model import Model
 from graph_restore.runtime.importing import Imported
 from graph_restore.runtime.initialise import initialise_variables, run_initializers
+from graph_restore.runtime.native_restore import restore_natively
 from graph_restore.runtime.variables import RestoredVariable, Setter
 from graph_restore.savers import saved_tables
 from graph_restore.tensors import LazyTensor, StringTensor
 from graph_restore.transforms.restore import restore
+from graph_restore.transforms.sources import opened
 from graph_restore.transforms.table_fillers import table_initializers
 from graph_restore.variables import Variable
 
@@ -36,15 +39,20 @@ class LiveModel:
     setters: Mapping[str, Setter]
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def restore(self, session: Any, checkpoint: Any) -> Model:
-        """Restore variables and saved tables from whatever `restore` takes; the model with its report."""
+    def restore(self, session: Any, checkpoint: Any, restored: Model | None = None) -> Model:
+        """Restore variables and saved tables from whatever `restore` takes; the model with its report.
+
+        `restored`: what `restore` gave, if it was asked before.
+        """
         if session.graph is not self.imported.graph:
             raise GraphRestoreError(
                 "the session runs another graph than the one restore_graph imported into; make it with "
                 "tf.compat.v1.Session(graph=...) or inside `with graph.as_default():`"
             )
-        restored = restore(self.model, checkpoint, **self.options)
-        self.assign(session, restored.variables)
+        checkpoint = opened(checkpoint)
+        restored = restored or restore(self.model, checkpoint, **self.options)
+        done = restore_natively(session, checkpoint, restored, self.imported, self.setters)
+        self.assign(session, [variable for variable in restored.variables if variable.name not in done])
         self._fill_tables(session, restored)
         return restored
 

@@ -81,9 +81,9 @@ def restore_graph(
     graph, running, session = _surroundings(session)
     model = _with_saver_def(model_of(graph_def), saver_def)
     checkpoint = opened(save_path)
-    if checkpoint is not None:
-        _refuse_strangers(restore(model, checkpoint, **options))  # before anything is built
-    keyed = _with_keys(model, checkpoint)
+    restored = None if checkpoint is None else restore(model, checkpoint, **options)  # before anything is built
+    _refuse_strangers(restored)
+    keyed = _with_keys(model, checkpoint, restored if not any((include, exclude, rename, moving_averages)) else None)
     elements = list(return_elements or ())
     check_elements(model.graph, elements)
     refuse_unknown_ops(model.graph)
@@ -93,7 +93,7 @@ def restore_graph(
         found, live = build(model, keyed, wanted, folders, options)
         saver = _saver(live, keyed, saver_def is not None)
         if session is not None:
-            _fill(live, session, checkpoint, initialize_missing, saver)
+            _fill(live, session, checkpoint, restored, initialize_missing, saver)
         elif checkpoint is not None or _has_values(model):
             warnings.warn(_line_to_run(save_path, model), GraphRestoreWarning, stacklevel=2)
     return (None if return_elements is None else found), saver
@@ -127,12 +127,15 @@ def _with_saver_def(model: Model, saver_def: Any) -> Model:
     return replace(model, saver_def=own, savers=tuple(savers), variables=variables)
 
 
-def _with_keys(model: Model, checkpoint: Any) -> Variables:
-    """The model's variables with the keys that they are saved under, as a checkpoint confirms where one is given."""
+def _with_keys(model: Model, checkpoint: Any, restored: Model | None) -> Variables:
+    """The model's variables with the keys that they are saved under, as a checkpoint confirms where one is given.
+
+    `restored`: the model restored from it, if under its own names.
+    """
     if checkpoint is None:
         return model.variables
-    found = restore(model, checkpoint, on_mismatch="skip").variables
-    return Variables(replace(variable, value=None) for variable in found)
+    found = restored or restore(model, checkpoint, on_mismatch="skip")
+    return Variables(replace(variable, value=None) for variable in found.variables)
 
 
 def _asset_folders(asset_dir: str | os.PathLike[str] | None, checkpoint: Any) -> list[str]:
@@ -153,10 +156,12 @@ def _saver(live: LiveModel, keyed: Variables, by_saver_def: bool) -> Any:
         return make_saver(live, keyed, own, saver_def.max_to_keep if saver_def is not None else 5)
 
 
-def _fill(live: LiveModel, session: Any, checkpoint: Any, initialize_missing: bool, saver: Any) -> None:
+def _fill(
+    live: LiveModel, session: Any, checkpoint: Any, restored: Model | None, initialize_missing: bool, saver: Any
+) -> None:
     """Restore from a checkpoint, else from the values that the model brought with it, if any."""
     if checkpoint is not None:
-        restored = live.restore(session, checkpoint)
+        restored = live.restore(session, checkpoint, restored)
     elif _has_values(live.model):
         restored = live.model
         live.assign(session, restored.variables)
@@ -171,9 +176,9 @@ def _fill(live: LiveModel, session: Any, checkpoint: Any, initialize_missing: bo
         live.report(live.lacking(restored), "have no value yet")
 
 
-def _refuse_strangers(restored: Model) -> None:
+def _refuse_strangers(restored: Model | None) -> None:
     """RestoreError when nothing of a checkpoint fits: the model would run on random values."""
-    report = restored.restoration
+    report = restored.restoration if restored is not None else None
     if report is not None and report.missing and report.unused and not report.restored:
         raise RestoreError(f"this is the checkpoint of another model: {report}", missing=list(report.missing))
 
