@@ -27,14 +27,17 @@ if TYPE_CHECKING:
     from graph_restore.errors import TensorNotFoundError as TensorNotFoundError
     from graph_restore.errors import UnsupportedFormatError as UnsupportedFormatError
     from graph_restore.errors import UpgradeError as UpgradeError
+    from graph_restore.events import write_events as write_events
     from graph_restore.graph import Graph as Graph
     from graph_restore.model import Model as Model
     from graph_restore.runtime.keras_layer import as_keras_layer as as_keras_layer
     from graph_restore.runtime.module import as_module as as_module
     from graph_restore.runtime.restore_graph import restore_graph as restore_graph
     from graph_restore.runtime.session import Session as Session
+    from graph_restore.runtime.transfer import transfer as transfer
     from graph_restore.runtime.variables import RestoredVariable as RestoredVariable
     from graph_restore.runtime.verify import verify as verify
+    from graph_restore.script import migration_script as migration_script
     from graph_restore.tensors import LazyTensor as LazyTensor
     from graph_restore.transforms.freeze import freeze as freeze
     from graph_restore.transforms.initialize import initialize as initialize
@@ -55,7 +58,8 @@ _MODULES = {
     "build_saver": "transforms.saver", "unfreeze": "transforms.unfreeze", "simplify": "transforms.simplify",
     "restore_graph": "runtime.restore_graph", "RestoredVariable": "runtime.variables",
     "verify": "runtime.verify", "Session": "runtime.session", "as_module": "runtime.module",
-    "as_keras_layer": "runtime.keras_layer",
+    "as_keras_layer": "runtime.keras_layer", "transfer": "runtime.transfer",
+    "write_events": "events", "migration_script": "script",
     "modernize": "transforms.modernize",
     "Graph": "graph", "LazyTensor": "tensors", "Model": "model", "Variable": "variables",
     "GraphRestoreError": "errors", "FormatError": "errors", "CorruptionError": "errors",

@@ -9,10 +9,10 @@ from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
-from graph_restore.checkpoint import load_checkpoint
+from graph_restore.checkpoint import latest_checkpoint, load_checkpoint
 from graph_restore.checkpoint.listing import is_table
 from graph_restore.errors import CheckpointNotFoundError, FormatError, UnsupportedFormatError, warn
-from graph_restore.formats.event_file import read_event_file
+from graph_restore.formats.event_file import accumulated, read_event_file
 from graph_restore.formats.graph_def import scan, write_graph_def, write_graph_def_text
 from graph_restore.formats.memmapped import read_memmapped, write_memmapped
 from graph_restore.formats.meta_graph import from_graph, read_meta_graph
@@ -36,7 +36,8 @@ _DATA_SHARD = re.compile(r"\.data-\d{5}-of-\d{5}$")
 
 
 def load(source: Any, *, tags: Collection[str] | None = None) -> Model:
-    """The Model in `source`: a path (file or directory), bytes, or a GraphDef, MetaGraphDef or SavedModel message.
+    """The Model in `source`: a path (file or directory), bytes, a GraphDef, MetaGraphDef or SavedModel message, or a
+    TensorBoard EventAccumulator that has been reloaded.
 
     A path may lead into an archive (`run.zip/model.ckpt.meta`, `run.tar.gz/model`) or, with fsspec, to a store
     (`gs://`, `s3://`, `http://` ...). The prefix of a checkpoint means its `.meta`. What a file is, is told by its
@@ -53,7 +54,11 @@ def load(source: Any, *, tags: Collection[str] | None = None) -> Model:
     message_name = getattr(getattr(source, "DESCRIPTOR", None), "name", None)
     if message_name in _MESSAGES:
         return _read(BytesSource(source.SerializeToString(), f"<{message_name}>"), ModelSource(), tags, message_name)
-    return _load_path(files.plain_path(source), tags)
+    path = files.plain_path(source)
+    if files.is_accumulator(source):
+        checkpoint = latest_checkpoint(path) if files.is_directory(path) else None
+        return replace(load(accumulated(source)), source=ModelSource(path, "message", checkpoint, path))
+    return _load_path(path, tags)
 
 
 def _load_path(path: str, tags: Collection[str] | None) -> Model:

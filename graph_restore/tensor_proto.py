@@ -28,6 +28,8 @@ _LISTS = {  # the typed list that holds a type's values; int_val, 7, for all tha
     DataType.DT_UINT64: 17,
     **{kind: 18 for kind in DataType if kind.name.startswith("DT_FLOAT8")},
 }  # fmt: skip
+STRIPPED = b"<stripped "  # the content of constants in graphs that are for looking at, as by `stripped`
+_STRIPPED_MOST = 40  # bytes
 _SCALAR_TYPES = {VARINT, FIXED32, FIXED64}
 
 
@@ -117,11 +119,12 @@ def scan_shape(window: Window, shape: Field) -> tuple[int, ...]:
 
 
 def _stored(name: str, kind: DataType, shape: tuple[int, ...], values: list[Field], whole: Extent) -> LazyTensor:
+    content = [field for field in values if field.number == _CONTENT and field.length]
+    _refuse_stripped(name, kind, content, whole.source)
     if kind is DataType.DT_STRING:
         return ProtoStringTensor(name, shape, whole, sum(field.number == _STRINGS for field in values))
     if kind in (DataType.DT_RESOURCE, DataType.DT_VARIANT, DataType.DT_INVALID):
         raise UnsupportedFormatError(f"tensor {name} is of type {kind.name} and has no values to read")
-    content = [field for field in values if field.number == _CONTENT and field.length]
     values = content[-1:] or [field for field in values if field.number == _LISTS.get(kind, 7)]  # others are not read
     if not values:
         return FilledTensor(name, kind, shape, np.empty(0, numpy_dtype(kind)))
@@ -134,6 +137,20 @@ def _stored(name: str, kind: DataType, shape: tuple[int, ...], values: list[Fiel
             return VarintTensor(name, kind, shape, extent, fill=True)
         return _content(name, kind, shape, extent)
     return _unpacked(name, kind, shape, values, whole.source)
+
+
+def _refuse_stripped(name: str, kind: DataType, content: list[Field], source: Source) -> None:
+    """CorruptionError for a constant that is not there; left alone, strings would be taken for empty ones."""
+    last = content[-1] if content else None
+    is_word = last is not None and len(STRIPPED) < last.length < _STRIPPED_MOST
+    if last is not None and is_word and source.pread(last.offset, len(STRIPPED)) == STRIPPED:
+        raise CorruptionError(
+            f"tensor {name}: its value was left out when this graph was written to be looked at; load the graph from "
+            "elsewhere",
+            path=source.name,
+        )
+    if last is not None and kind is DataType.DT_STRING:
+        raise UnsupportedFormatError(f"tensor {name}: strings in tensor_content are not read", path=source.name)
 
 
 def _content(name: str, kind: DataType, shape: tuple[int, ...], extent: Extent) -> LazyTensor:
@@ -179,6 +196,13 @@ def encode_head(tensor: LazyTensor) -> bytes:
     """The dtype and shape fields."""
     shape = b"".join(_dim(size) for size in tensor.shape)
     return encode_varint(_DTYPE << 3) + encode_varint(tensor.data_type) + encode_header(_SHAPE, len(shape)) + shape
+
+
+def stripped(tensor: LazyTensor) -> bytes:
+    """A serialized TensorProto with dtype and shape of `tensor`, and in place of its values a word that they are gone,
+    which no reader takes for values."""
+    word = STRIPPED + b"%d bytes>" % tensor.nbytes
+    return encode_head(tensor) + encode_header(_CONTENT, len(word)) + word
 
 
 def _dim(size: int) -> bytes:

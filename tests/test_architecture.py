@@ -33,7 +33,7 @@ LAYERS = (
     {"outputs"},
     {"api"},
     {"runtime", "convert", "summary", "freeze_request", "op_report"},
-    {"cpp"},
+    {"cpp", "events", "script"},
     {"cli"},
     {"freeze_graph", "__main__"},
 )
@@ -45,8 +45,8 @@ PUBLIC_NAMES = [
     "GraphRestoreError", "GraphRestoreWarning", "LazyTensor", "Model", "NodeNotFoundError", "RestoreError",
     "RestoredVariable", "Session", "TensorFlowRequiredError", "TensorNotFoundError", "UnsupportedFormatError",
     "UpgradeError", "Variable", "as_keras_layer", "as_module", "build_saver", "export", "freeze", "initialize",
-    "latest_checkpoint", "load", "load_checkpoint", "modernize", "restore", "restore_graph", "simplify",
-    "unfreeze", "upgrade_variables", "verify",
+    "latest_checkpoint", "load", "load_checkpoint", "migration_script", "modernize", "restore", "restore_graph",
+    "simplify", "transfer", "unfreeze", "upgrade_variables", "verify", "write_events",
 ]  # fmt: skip
 
 

@@ -363,14 +363,18 @@ def test_versions_that_are_no_releases_are_left_out(tmp_path: Path) -> None:
         assert found.meta_info_def.tensorflow_version == written
 
 
-def test_contexts_of_nodes_that_are_gone_are_dropped() -> None:
+def test_contexts_name_only_what_is_there() -> None:
+    from graph_restore.protos import CondContextDef
     from graph_restore.transforms.collections import with_collections
 
     model = gr.restore(gr.load(case("cond/tf1.4.1-v2").meta))
-    assert len(with_collections(model).collections["cond_context"].bytes_list.value) == 2
     rest = [node for node in model.graph.graph_def.node if not node.name.startswith("cond/switch_t")]
     cut = gr.Model(model.graph.replaced(rest, {}), model.variables, collections=model.collections)
-    assert len(with_collections(cut).collections["cond_context"].bytes_list.value) == 1
+    for one in (model, cut):
+        contexts = map(CondContextDef.FromString, with_collections(one).collections["cond_context"].bytes_list.value)
+        names = {branch.branch: {branch.pivot_name, branch.pred_name, *branch.values_def.values} for branch in contexts}
+        assert set(names) == {0, 1}
+        assert {name.partition(":")[0] for of_branch in names.values() for name in of_branch} <= set(one.graph.nodes)
 
 
 FLAT = """

@@ -19,7 +19,7 @@ from graph_restore import __version__
 from graph_restore.cli.wording import for_shell
 from graph_restore.errors import GraphRestoreError
 
-VERBS = ("inspect", "check", "freeze", "export", "verify", "checkpoint")
+VERBS = ("inspect", "check", "freeze", "export", "verify", "checkpoint", "tensorboard", "script")
 
 
 def error_text(error: Exception) -> str:
@@ -70,7 +70,7 @@ class _Verbs(click.Group):
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="graph-restore")
 def main() -> None:
-    """Brings TensorFlow 1 models back: looks at them, fits checkpoints, freezes them, compares them.
+    """Brings TensorFlow 1 models back: looks at them, fits checkpoints, freezes them, compares them, shows them.
 
     MODEL is a .pb, .pbtxt, .meta, event file, SavedModel, session bundle or run directory; CHECKPOINT a prefix,
     any of its files, or its directory; also inside an archive (run.zip/model.ckpt) or in a store (s3://...).

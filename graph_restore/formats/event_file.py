@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from graph_restore.errors import FormatError, warn
 from graph_restore.formats.graph_def import scan
 from graph_restore.formats.meta_graph import from_graph, from_meta_graph
 from graph_restore.graph import Graph
 from graph_restore.model import Model, ModelSource
+from graph_restore.protos import Event
 from graph_restore.storage.coding import BYTES, Window
-from graph_restore.storage.files import all_names
-from graph_restore.storage.records import RecordFile
+from graph_restore.storage.files import all_names, is_directory, open_source
+from graph_restore.storage.output import AtomicFile
+from graph_restore.storage.records import RecordFile, write_record
 from graph_restore.storage.source import Source
 
+VERSION = "brain.Event:2"
 _GRAPHS = {4: "GraphDef", 9: "MetaGraphDef"}
 _NAME = re.compile(r".*tfevents\.(\d+)")
 
@@ -88,7 +93,56 @@ def read_event_file(source: Source, origin: ModelSource) -> Model:
     return model
 
 
-def newest_event_file(folder: str) -> str | None:
-    """The event file in `folder` that was begun last, by the time in its name; None if there is none."""
+def accumulated(accumulator: Any) -> Any:
+    """The newest graph that TensorBoard's EventAccumulator has, as a message: its MetaGraph when that holds the same
+    nodes, since it knows more. FormatError when it has none."""
+    try:
+        graph_def = accumulator.Graph()
+    except ValueError as error:
+        raise FormatError(f"the EventAccumulator has no graph; was Reload() called? ({error})") from None
+    try:
+        meta_graph = accumulator.MetaGraph()
+    except ValueError:
+        return graph_def
+    names = {node.name for node in meta_graph.graph_def.node}
+    return meta_graph if all(node.name in names for node in graph_def.node) else graph_def
+
+
+def event_files(folder: str) -> list[str]:
+    """The event files in `folder`, those begun last first, by the time in their names."""
     named = [(int(match[1]), name) for name in all_names(folder) if (match := _NAME.match(name))]
-    return os.path.join(folder, max(named)[1]) if named else None
+    return [os.path.join(folder, name) for _, name in sorted(named, reverse=True)]
+
+
+def newest_event_file(folder: str) -> str | None:
+    """The event file in `folder` that was begun last of those with a graph (training that goes on begins another, often
+    without one); the last of all where none has one, None if there is no event file."""
+    paths = event_files(folder)
+    holding = (path for path in paths if len(paths) == 1 or _holds_graph(open_source(path)))
+    return next(holding, next(iter(paths), None))
+
+
+def _holds_graph(source: Source) -> bool:
+    try:
+        return next(_graphs(source, RecordFile(source)), None) is not None
+    except FormatError:
+        return True  # whoever reads it is told of the damage
+
+
+def runs(folder: str) -> list[str]:
+    """The directories directly in `folder` that hold event files: a TensorBoard log directory has one for each run."""
+    inside = [os.path.join(folder, name) for name in all_names(folder)]
+    return [path for path in inside if is_directory(path) and event_files(path)]
+
+
+class EventWriter:
+    """Events appended to a file, each a record; the first says which version of the format they have."""
+
+    def __init__(self, file: AtomicFile) -> None:
+        self._file = file
+        self.add(file_version=VERSION)
+
+    def add(self, step: int = 0, **what: Any) -> None:
+        """Append an Event with one of the fields of tensorflow/core/util/event.proto, of now and of `step`."""
+        event = Event(wall_time=time.time(), step=step, **what)
+        write_record(self._file, event.SerializeToString(deterministic=True))

@@ -6,7 +6,7 @@ import os
 
 from graph_restore.checkpoint import latest_checkpoint
 from graph_restore.errors import FormatError
-from graph_restore.formats.event_file import newest_event_file
+from graph_restore.formats.event_file import newest_event_file, runs
 from graph_restore.formats.saved_model import find_saved_model
 from graph_restore.storage.files import all_names, is_file
 
@@ -17,8 +17,8 @@ _GRAPH_FILES = "the .meta, .pb, .pbtxt or event file itself"
 def find_graph(folder: str) -> tuple[str, str | None]:
     """(path of the graph file, prefix of the newest checkpoint or None) of a run directory.
 
-    The graph is the `.meta` of the newest checkpoint, else `graph.pbtxt`, else the newest event file, else the only
-    model file there is; FormatError that lists what the directory holds when there is none.
+    The graph is the `.meta` of the newest checkpoint, else `graph.pbtxt`, else the newest event file with a graph, else
+    the only model file there is; FormatError that lists what the directory holds when there is none.
     """
     prefix = latest_checkpoint(folder)
     candidates = [prefix + ".meta"] if prefix is not None else []
@@ -29,17 +29,23 @@ def find_graph(folder: str) -> tuple[str, str | None]:
     path = next((candidate for candidate in candidates if is_file(candidate)), None)
     if path is None:
         listed = ", ".join(all_names(folder)[:12]) or "nothing"
-        inside = [name for name in all_names(folder) if find_saved_model(os.path.join(folder, name)) is not None]
+        inside = [os.path.join(folder, name) for name in all_names(folder)]
+        inside = [path for path in inside if find_saved_model(path) is not None]
         raise FormatError(
             "no graph in this directory"
             + (f", only the checkpoint {os.path.basename(prefix)}, which goes second" if prefix is not None else "")
-            + "; pass "
-            + (f"the model in it, {os.path.join(folder, inside[-1])}" if inside else _GRAPH_FILES),
+            + f"; pass {_what_to_pass(inside, runs(folder))}",
             path=folder,
             expected="saved_model.pb, export.meta, a checkpoint with its .meta, graph.pbtxt or an event file",
             found=listed,
         )
     return path, prefix
+
+
+def _what_to_pass(models: list[str], found_runs: list[str]) -> str:
+    if models:
+        return f"the model in it, {models[-1]}"
+    return f"a run in it, {' or '.join(found_runs)}" if found_runs else _GRAPH_FILES
 
 
 def _only_graph_file(folder: str) -> list[str]:

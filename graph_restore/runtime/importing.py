@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graph_restore.api import load
-from graph_restore.errors import FormatError, UnsupportedFormatError
+from graph_restore.errors import UnsupportedFormatError
 from graph_restore.graph import Graph
 from graph_restore.model import Model
 from graph_restore.names import is_control, node_of, parse_tensor_name
@@ -39,22 +39,8 @@ class Imported:
 
 
 def model_of(source: Any) -> Model:
-    """The Model of anything `load` takes, or of a loaded TensorBoard EventAccumulator."""
-    return load(_accumulated(source) if callable(getattr(source, "Graph", None)) else source)
-
-
-def _accumulated(accumulator: Any) -> Any:
-    """The newest graph an EventAccumulator has; its MetaGraph when that holds the same nodes, since it knows more."""
-    try:
-        graph_def = accumulator.Graph()
-    except ValueError as error:
-        raise FormatError(f"the EventAccumulator has no graph; was Reload() called? ({error})") from None
-    try:
-        meta_graph = accumulator.MetaGraph()
-    except ValueError:
-        return graph_def
-    names = {node.name for node in meta_graph.graph_def.node}
-    return meta_graph if all(node.name in names for node in graph_def.node) else graph_def
+    """The Model of anything `load` takes."""
+    return load(source)
 
 
 def refuse_unknown_ops(graph: Graph) -> None:

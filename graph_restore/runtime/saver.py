@@ -5,6 +5,7 @@ This module imports TensorFlow; it is imported on first use only.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
@@ -40,6 +41,13 @@ class Saver(tf.compat.v1.train.Saver):  # type: ignore[misc, name-defined]
         self.restoration: Restoration | None = None
         self.variables: Mapping[str, Any] = by_full_name(live.variables.values())
         super().__init__(**arguments)
+
+    def save(self, sess: Any, save_path: Any, *arguments: Any, **named: Any) -> Any:
+        """As TensorFlow's; the folder is made if it is not there, also for version 1, whose nodes do not do so."""
+        folder = os.path.dirname(os.fspath(save_path))
+        if folder:
+            tf.io.gfile.makedirs(folder)
+        return super().save(sess, save_path, *arguments, **named)
 
     def restore(self, sess: Any, save_path: Any) -> None:
         """Restore variables and saved tables in `sess` from the checkpoint at `save_path` (or a mapping to arrays).

@@ -36,11 +36,12 @@ class Store(Protocol):
 
 
 def plain_path(path: str | os.PathLike[str]) -> str:
-    """The path in a form that suffixes and names can be joined to: `zip://model::run.zip` becomes `run.zip/model`.
+    """The path in a form that suffixes and names can be joined to: `zip://model::run.zip` becomes `run.zip/model`; of
+    TensorBoard's EventAccumulator, the path it was made for.
 
     UnsupportedFormatError when an archive so named does not have the suffix of one.
     """
-    name = os.fsdecode(path)
+    name = os.fsdecode(path.path if is_accumulator(path) else path)  # type: ignore[union-attr]
     if "://" not in name:
         return name
     chained = _CHAINED.match(name)
@@ -52,6 +53,11 @@ def plain_path(path: str | os.PathLike[str]) -> str:
             )
         return joined
     return name[len("file://") :] if name.startswith("file://") else name
+
+
+def is_accumulator(source: object) -> bool:
+    """Whether `source` is a TensorBoard EventAccumulator, told without importing TensorBoard."""
+    return callable(getattr(source, "Graph", None)) and callable(getattr(source, "Reload", None))
 
 
 def is_local(path: str) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Protocol
 
 from graph_restore.errors import CorruptionError
 from graph_restore.storage.coding import Window
@@ -89,7 +89,13 @@ def read_records(source: Source, *, start: int = 0) -> RecordFile:
     return RecordFile(source, start)
 
 
-def write_record(file: BinaryIO, data: bytes) -> None:
+class Writable(Protocol):
+    """What bytes can be appended to."""
+
+    def write(self, data: bytes, /) -> object: ...
+
+
+def write_record(file: Writable, data: bytes) -> None:
     """Appends one record to `file`."""
     length = struct.pack("<Q", len(data))
     file.write(length + _FOOTER.pack(masked(length)) + data + _FOOTER.pack(masked(data)))

@@ -15,6 +15,7 @@ from graph_restore.checkpoint.objects import OBJECT_GRAPH_KEY
 from graph_restore.checkpoint.opening import load_tensors
 from graph_restore.errors import CheckpointNotFoundError
 from graph_restore.model import Model
+from graph_restore.storage import files
 from graph_restore.tensors import LazyTensor, lazy
 from graph_restore.transforms.renaming import Renamed
 
@@ -50,6 +51,8 @@ def open_sources(model: Model, checkpoint: Any) -> list[Source]:
 
 def opened(checkpoint: Any) -> Any:
     """What a path leads to, a Checkpoint or a Source, so that it is looked for once; anything else as it is."""
+    if files.is_accumulator(checkpoint):
+        checkpoint = files.plain_path(checkpoint)
     if not isinstance(checkpoint, str | os.PathLike):
         return checkpoint
     tensors = load_tensors(checkpoint)
