@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -177,8 +178,13 @@ def encode(tensor: LazyTensor) -> Encoded:
 
 def encode_head(tensor: LazyTensor) -> bytes:
     """The dtype and shape fields."""
-    shape = b"".join(_dim(size) for size in tensor.shape)
-    return encode_varint(_DTYPE << 3) + encode_varint(tensor.data_type) + encode_header(_SHAPE, len(shape)) + shape
+    return _head(tensor.data_type, tensor.shape)
+
+
+@lru_cache(1024)
+def _head(number: int, sizes: tuple[int, ...]) -> bytes:
+    shape = b"".join(_dim(size) for size in sizes)
+    return encode_varint(_DTYPE << 3) + encode_varint(number) + encode_header(_SHAPE, len(shape)) + shape
 
 
 def _dim(size: int) -> bytes:

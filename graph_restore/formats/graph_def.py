@@ -91,7 +91,7 @@ class _Scanner:
         fields = list(self._window.fields(offset, end))
         if not self._enter(kind, fields):
             return self._window.bytes_at(offset, end - offset)
-        content = b"".join(self._field(kind, item) for item in fields)
+        content = b"".join(self._cut_fields(kind, fields, end))
         if kind == "FunctionDef":
             self._function = ""
         return content
@@ -103,17 +103,25 @@ class _Scanner:
             if after > offset:
                 yield self._window.bytes_at(offset, after - offset)
             for item in self._window.fields(after, end):
-                yield self._field(kind, item)
+                yield from self._cut_fields(kind, [item], item.end)
                 after = item.end
                 break
             offset = after
 
-    def _field(self, kind: str, item: Field) -> bytes:
-        inner = _INNER[kind].get(item.number) if item.wire_type == BYTES else None
-        if inner is None or (item.length <= PAYLOAD_FROM and inner != "MetaGraphDef"):
-            return self._window.bytes_at(item.start, item.end - item.start)
-        content = self.remainder(inner, item.offset, item.end)
-        return encode_header(item.number, len(content)) + content
+    def _cut_fields(self, kind: str, fields: list[Field], end: int) -> Iterator[bytes]:
+        """The same for fields that are known, those with nothing to cut all at once."""
+        done = fields[0].start if fields else end
+        for item in fields:
+            inner = _INNER[kind].get(item.number) if item.wire_type == BYTES else None
+            if inner is None or (item.length <= PAYLOAD_FROM and inner != "MetaGraphDef"):
+                continue
+            if item.start > done:
+                yield self._window.bytes_at(done, item.start - done)
+            done = item.end
+            content = self.remainder(inner, item.offset, item.end)
+            yield encode_header(item.number, len(content)) + content
+        if end > done:
+            yield self._window.bytes_at(done, end - done)
 
     def _enter(self, kind: str, fields: list[Field]) -> bool:
         """Note the name of the node or function whose fields these are; False when it holds no value to cut."""

@@ -9,6 +9,7 @@ field   := varint(number << 3 | type), then by type
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,6 +55,7 @@ def encode_varint(value: int) -> bytes:
     return bytes(out)
 
 
+@lru_cache(4096)
 def encode_header(number: int, length: int) -> bytes:
     """The bytes before a length-delimited field's content."""
     return encode_varint(number << 3 | BYTES) + encode_varint(length)
@@ -141,6 +143,13 @@ class Window:
         """Every field of the message in [offset, end); CorruptionError where it is no such message."""
         while offset < end:
             start = offset
+            begin = offset - self._start
+            if begin >= 0 and offset + 2 <= end and begin + 2 <= len(self._data):
+                tag, length = self._data[begin], self._data[begin + 1]
+                if 8 <= tag < 0x80 and tag & 7 == BYTES and length < 0x80 and offset + 2 + length <= end:
+                    offset += 2 + length
+                    yield Field(tag >> 3, BYTES, start, start + 2, length, 0)  # as nearly all are
+                    continue
             tag, offset = self.varint(offset, end)
             number, wire_type = tag >> 3, tag & 7
             value = 0

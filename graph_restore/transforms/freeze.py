@@ -25,7 +25,7 @@ from graph_restore.transforms.constants import set_constants
 from graph_restore.transforms.draft import Draft, Tensor
 from graph_restore.transforms.feeds import cut_feeds, cut_pipelines, resolve
 from graph_restore.transforms.fetches import choose
-from graph_restore.transforms.finish import checked, clean, still_valid
+from graph_restore.transforms.finish import finished, still_valid
 from graph_restore.transforms.former import name_former_constants
 from graph_restore.transforms.functions import modern_functions
 from graph_restore.transforms.inference import turn_to_inference
@@ -90,8 +90,7 @@ def freeze(
     freeze_variables(draft, others(model.variables, kept), targets, roots, on_update, model.restoration)
     name_former_constants(draft, roots)
     init_op = init_node(draft, model.init_op, fillers)
-    clean(draft, keep_devices)
-    frozen = checked(draft, kept)
+    frozen = finished(draft, kept, keep_devices)
     result = replace(
         model,
         graph=frozen,
