@@ -103,6 +103,7 @@ def data_type(number: int) -> DataType:
         ) from None
 
 
+@cache
 def type_name(number: int) -> str:
     """TensorFlow's short name, "float32", "qint8", "string" ... with "_ref" where the number says so."""
     base = data_type(number)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -37,9 +38,9 @@ class LazyTensor:
         self.name = name
         self.data_type: DataType = data_type(data_type_number)
         self.shape: tuple[int, ...] = tuple(map(int, shape))
-        if min(self.shape, default=0) < 0:
-            raise FormatError(f"tensor {name}: a negative dimension", found=self.shape)
-        if len(self.shape) > _MAX_RANK or math.prod(filter(None, self.shape)) >= _MAX_SIZE:
+        if not _is_possible(self.shape):
+            if min(self.shape) < 0:
+                raise FormatError(f"tensor {name}: a negative dimension", found=self.shape)
             most = f"at most {_MAX_RANK} dimensions and under {_MAX_SIZE} elements"
             raise FormatError(f"tensor {name}: its shape is impossible", expected=most, found=list(self.shape[:32]))
 
@@ -134,6 +135,12 @@ class LazyTensor:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} {type_name(self.data_type)} {list(self.shape)}>"
+
+
+@lru_cache(4096)
+def _is_possible(shape: tuple[int, ...]) -> bool:
+    """Whether a tensor can have that shape; of many tensors most have the same few."""
+    return min(shape, default=0) >= 0 and len(shape) <= _MAX_RANK and math.prod(filter(None, shape)) < _MAX_SIZE
 
 
 def check_rank(tensor: LazyTensor) -> None:

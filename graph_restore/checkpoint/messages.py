@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from graph_restore.dtypes import DataType, data_type
 from graph_restore.errors import CorruptionError, FormatError, UnsupportedFormatError
-from graph_restore.protos import BundleEntryProto
+from graph_restore.protos import BundleEntryProto, TensorShapeProto
 from graph_restore.slices import TensorSlice
 from graph_restore.storage.coding import BYTES, VARINT, Field, Window
 from graph_restore.storage.source import BytesSource
@@ -98,15 +99,23 @@ def decode_entry(data: bytes, name: str, path: str) -> BundleEntry:
         entry = BundleEntryProto.FromString(data)
     except Exception:  # protobuf's DecodeError has no public base that all its implementations share
         raise CorruptionError("not a protobuf message here", path=where) from None
-    shape = tuple(dim.size for dim in entry.shape.dim)
-    _check_shape(shape, where)
-    slices = tuple(map(_extents, entry.slices))
+    shape, sound = _entry_shape(entry.shape.SerializeToString())
+    if not sound:
+        _check_shape(shape, where)
+    slices = tuple([_extents(part) for part in entry.slices])
     found = BundleEntry(
         _data_type(entry.dtype, name, path), shape, entry.shard_id, entry.offset, entry.size, entry.crc32c, slices
     )
-    if min(found.shard, found.offset, found.size) < 0:
+    if found.shard < 0 or found.offset < 0 or found.size < 0:
         raise FormatError("an entry with a negative number", path=where, found=list(found[2:5]))
     return found
+
+
+@lru_cache(4096)
+def _entry_shape(data: bytes) -> tuple[tuple[int, ...], bool]:
+    """The sizes of a TensorShapeProto, and whether a tensor can have them: most shapes occur many times."""
+    shape = tuple(dim.size for dim in TensorShapeProto.FromString(data).dim)
+    return shape, _is_sound(shape)
 
 
 def _extents(part: Any) -> SliceExtents:
@@ -172,8 +181,12 @@ def _shape(window: Window, field: Field) -> tuple[int, ...]:
     return shape
 
 
+def _is_sound(shape: tuple[int, ...]) -> bool:
+    return len(shape) <= _MAX_RANK and min(shape, default=0) >= 0 and math.prod(filter(None, shape)) < _MAX_ELEMENTS
+
+
 def _check_shape(shape: tuple[int, ...], path: str) -> None:
-    if len(shape) > _MAX_RANK or min(shape, default=0) < 0 or math.prod(filter(None, shape)) >= _MAX_ELEMENTS:
+    if not _is_sound(shape):
         raise FormatError("a tensor's shape is impossible", path=path, found=shape)
 
 

@@ -30,6 +30,7 @@ TRAILER = struct.Struct("<BI")
 LOADED = 1 << 20  # blocks up to this size are read and verified at once
 RESTART_INTERVAL = 16
 _MAX_KEY = 1 << 16
+_HEAD = 64  # bytes looked at for the head of an entry, and most often its key
 _UINT32 = struct.Struct("<I")
 _RESTARTS_AT_ONCE = 1 << 18
 _AS_SUCH, _SNAPPY = 0, 1
@@ -206,7 +207,8 @@ def _walk(window: Window, start: int, size: int, shift: int) -> Iterator[tuple[b
     end = start + _entries_size(window.source, start, size, shift)
     position, key = start, b""
     while position < end:
-        shared, unshared, length, rest = _entry_head(window, position, end, shift)
+        head = window.bytes_at(position, min(_HEAD, end - position))
+        shared, unshared, length, rest = _entry_head(head, window, position, shift)
         value = rest + unshared
         if shared > len(key) or shared + unshared > _MAX_KEY or value + length > end:
             raise CorruptionError(
@@ -216,7 +218,9 @@ def _walk(window: Window, start: int, size: int, shift: int) -> Iterator[tuple[b
                 expected=f"at most {len(key)} shared and {end - rest} more bytes",
                 found=f"{shared} shared, {unshared} of key, {length} of value",
             )
-        following = key[:shared] + window.bytes_at(rest, unshared)
+        begin = rest - position
+        own = head[begin : begin + unshared] if begin + unshared <= len(head) else window.bytes_at(rest, unshared)
+        following = key[:shared] + own
         if position > start and following <= key:
             raise CorruptionError("keys of a table are out of order", path=window.source.name, offset=position + shift)
         key = following
@@ -224,9 +228,8 @@ def _walk(window: Window, start: int, size: int, shift: int) -> Iterator[tuple[b
         position = value + length
 
 
-def _entry_head(window: Window, position: int, end: int, shift: int) -> tuple[int, int, int, int]:
-    """(shared, unshared, value length, offset of the rest of the key)."""
-    head = window.bytes_at(position, min(30, end - position))
+def _entry_head(head: bytes, window: Window, position: int, shift: int) -> tuple[int, int, int, int]:
+    """(shared, unshared, value length, offset of the rest of the key) of the entry that begins with `head`."""
     if len(head) > 2 and head[0] | head[1] | head[2] < 0x80:
         return head[0], head[1], head[2], position + 3
     numbers, used = [], 0
