@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.dtypes import DataType, data_type, item_size, numpy_dtype
 from graph_restore.errors import CorruptionError, FormatError, UnsupportedFormatError
 from graph_restore.storage.coding import BYTES, FIXED32, FIXED64, VARINT, Field, Window, encode_header, encode_varint

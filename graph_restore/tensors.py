@@ -12,8 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.dtypes import DataType, data_type, from_numpy, item_size, numpy_dtype, type_name
 from graph_restore.errors import CorruptionError, FormatError, UnsupportedFormatError
 from graph_restore.storage.coding import decode_varints
@@ -21,7 +20,6 @@ from graph_restore.storage.extent import Extent
 
 _PIECE = 1 << 20  # elements or bytes made at a time
 _MAX_RANK, _MAX_SIZE = 254, 1 << 59  # what TensorFlow's shapes, and what numpy's sizes can be
-_ARRAY_RANK = 64 if int(np.__version__.partition(".")[0]) >= 2 else 32
 _FILL_LIMIT = 4 << 30  # bytes a few stored values may be spread to; no length in the file vouches for more
 
 
@@ -145,7 +143,7 @@ def _is_possible(shape: tuple[int, ...]) -> bool:
 
 def check_rank(tensor: LazyTensor) -> None:
     """UnsupportedFormatError for a tensor of more dimensions than an array can have; it can still be copied."""
-    if len(tensor.shape) > _ARRAY_RANK:
+    if len(tensor.shape) > 32 and (len(tensor.shape) > 64 or int(np.__version__.partition(".")[0]) < 2):
         raise UnsupportedFormatError(f"tensor {tensor.name}: {len(tensor.shape)} dimensions are too many for an array")
 
 

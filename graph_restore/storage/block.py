@@ -15,9 +15,8 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
+from operator import lt
 from typing import NamedTuple
-
-import numpy as np
 
 from graph_restore.errors import CorruptionError, UnsupportedFormatError
 from graph_restore.storage import snappy
@@ -32,7 +31,7 @@ RESTART_INTERVAL = 16
 _MAX_KEY = 1 << 16
 _HEAD = 64  # bytes looked at for the head of an entry, and most often its key
 _UINT32 = struct.Struct("<I")
-_RESTARTS_AT_ONCE = 1 << 18
+_RESTARTS_AT_ONCE = 1 << 14
 _AS_SUCH, _SNAPPY = 0, 1
 
 
@@ -253,9 +252,9 @@ def _entries_size(source: Source, start: int, size: int, shift: int) -> int:
         )
     previous, limit = -1, max(1, entries)
     for chunk in source.chunks(start + entries, 4 * count, 4 * _RESTARTS_AT_ONCE):
-        restarts = np.frombuffer(chunk, "<u4").astype(np.int64)
-        steps = np.diff(restarts, prepend=previous)
-        if (previous < 0 and restarts[0] != 0) or steps.min() <= 0 or restarts[-1] >= limit:
+        restarts = (previous, *struct.unpack(f"<{len(chunk) // 4}I", chunk))
+        in_order = all(map(lt, restarts, restarts[1:]))
+        if (previous < 0 and restarts[1] != 0) or not in_order or restarts[-1] >= limit:
             raise CorruptionError("restarts of a table block are out of order", path=source.name, offset=start + shift)
-        previous = int(restarts[-1])
+        previous = restarts[-1]
     return entries

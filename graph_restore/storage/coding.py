@@ -9,23 +9,18 @@ field   := varint(number << 3 | type), then by type
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
-from typing import Any, NamedTuple
+from functools import cache, lru_cache
+from typing import Any, NamedTuple, TypeAlias
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.errors import CorruptionError
 from graph_restore.storage.source import Source
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 _WINDOW = 1 << 16
-_Array = np.ndarray[Any, Any]
+_Array: TypeAlias = "np.ndarray[Any, Any]"
 _SEVENS = 0x7F7F7F7F7F7F7F7F  # the bits of a varint that count
-_MASKS = np.array([_SEVENS & ((1 << 8 * length) - 1) for length in range(11)], np.uint64)  # by a varint's length
-_STEPS = [  # how far the upper of two groups is moved, where the lower one is, and where the upper one comes to be
-    tuple(map(np.uint64, (shift, low, low << 7 * shift)))
-    for shift, low in ((1, 0x007F007F007F007F), (2, 0x00003FFF00003FFF), (4, 0x000000000FFFFFFF))
-]
+_GROUPS = ((1, 0x007F007F007F007F), (2, 0x00003FFF00003FFF), (4, 0x000000000FFFFFFF))
 
 
 class Field(NamedTuple):
@@ -73,17 +68,26 @@ def decode_varint(data: bytes, position: int, path: str = "<bytes>", base: int =
     raise CorruptionError("a varint does not end where it must", path=path, offset=base + position)
 
 
+@cache
+def _masks_and_steps() -> tuple[_Array, list[tuple[Any, ...]]]:
+    """The bits that count by a varint's length; and how far the upper of two groups of them is moved, where the lower
+    one is, and where the upper one comes to be."""
+    masks = np.array([_SEVENS & ((1 << 8 * length) - 1) for length in range(11)], np.uint64)
+    return masks, [tuple(map(np.uint64, (shift, low, low << 7 * shift))) for shift, low in _GROUPS]
+
+
 def decode_varints(data: _Array, starts: _Array, ends: _Array) -> _Array:
     """The uint64 values of varints of up to 10 bytes in `data`, a uint8 vector; `starts`, `ends`: of their first and
     last bytes.
 
     Eight bytes are taken at once, what is past the end masked out, then the groups of 7 bits moved together in pairs.
     """
+    masks, steps = _masks_and_steps()
     words = np.ndarray((data.size + 1,), "<u8", np.concatenate((data, np.zeros(8, np.uint8))), strides=(1,))
     lengths = ends - starts + 1
     values: _Array = words[starts]
-    values &= _MASKS[lengths]
-    for shift, low, high in _STEPS:
+    values &= masks[lengths]
+    for shift, low, high in steps:
         upper = values >> shift
         upper &= high
         values &= low
