@@ -128,6 +128,18 @@ def test_importing_the_package_is_cheap() -> None:
     assert heavy & set(found) == set()
 
 
+def test_listing_a_checkpoint_is_cheap() -> None:
+    code = """
+import sys
+from graph_restore import load_checkpoint
+from graph_restore.checkpoint.contents import list_tensors
+for one in list_tensors(load_checkpoint("legacy_models/linear/tf1.4.1-v2/model.ckpt")):
+    assert one.name and one.nbytes, one
+print(*{name.split('.')[0] for name in sys.modules})
+"""
+    assert {"numpy", "google"} & set(run(code).split()) == set()
+
+
 def test_public_names() -> None:
     assert sorted(gr.__all__) == sorted(PUBLIC_NAMES)
     assert set(PUBLIC_NAMES) <= set(dir(gr))
