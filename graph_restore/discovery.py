@@ -83,7 +83,7 @@ def shape_of(proto: Any) -> Shape:
     """A TensorShapeProto as a tuple; None for unknown rank, None entries for unknown sizes."""
     if proto.unknown_rank:
         return None
-    return tuple(dim.size if dim.size >= 0 else None for dim in proto.dim)
+    return tuple([size if size >= 0 else None for size in [dim.size for dim in proto.dim]])
 
 
 def _from_saver(variable: Variable, entry: SaverEntry | None) -> Variable:
@@ -143,8 +143,8 @@ def _from_definition(variable: Variable, definition: Any, collections: tuple[str
         facts["initializer"] = parse_tensor_name(definition.initializer_name)[0] or None
         facts["snapshot"] = definition.snapshot_name or None
         facts["initial_value"] = definition.initial_value_name or None
-        part = definition.save_slice_info_def
-        if part.full_name and variable.slice is None and variable.checkpoint_key is None:
+        if variable.slice is None and variable.checkpoint_key is None and definition.save_slice_info_def.full_name:
+            part = definition.save_slice_info_def
             box = TensorSlice(tuple(part.full_shape), tuple(part.var_offset), tuple(part.var_shape))
             facts.update(checkpoint_key=part.full_name, slice=None if box.whole else box)
     return _known(variable, "collection", **{name: fact for name, fact in facts.items() if fact is not None})

@@ -70,9 +70,9 @@ class ProtoStringTensor(StringTensor):
 
     def strings(self, verify: bool = True) -> Iterator[bytes]:
         window, last, count = Window(self.extent.source), b"", 0
-        for field in window.fields(self.extent.offset, self.extent.offset + self.extent.length):
-            if field.number == _STRINGS and count < self.size:
-                last = window.bytes_at(field.offset, field.length)
+        for number, content in window.contents(self.extent.offset, self.extent.offset + self.extent.length):
+            if number == _STRINGS and count < self.size:
+                last = content
                 count += 1
                 yield last
         for _ in range(self.size - count):

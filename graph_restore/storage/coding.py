@@ -143,6 +143,23 @@ class Window:
             position = content + length
         return base + position
 
+    def contents(self, offset: int, end: int) -> Iterator[tuple[int, bytes]]:
+        """(number, bytes of the content) of every field; CorruptionError as for `fields`."""
+        while offset < end:
+            data, base = self._data, self._start
+            position, stop = offset - base, min(end - base, len(data))
+            while 0 <= position < stop - 1:  # as long as fields are plain and short
+                tag, after = data[position], position + 2 + data[position + 1]
+                if tag & 0x87 != BYTES or tag < 8 or data[position + 1] >= 0x80 or after > stop:
+                    break
+                yield tag >> 3, data[position + 2 : after]
+                position = after
+            offset = base + position
+            for field in self.fields(offset, end):
+                yield field.number, self.bytes_at(field.offset, field.length)
+                offset = field.end
+                break
+
     def fields(self, offset: int, end: int) -> Iterator[Field]:
         """Every field of the message in [offset, end); CorruptionError where it is no such message."""
         while offset < end:

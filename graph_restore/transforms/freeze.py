@@ -82,11 +82,12 @@ def freeze(
     draft = turn_to_inference(draft, graph.nodes, model.variables, targets) if inference else draft
     cut_pipelines(draft, targets)
     roots = {name for name, _ in [*targets, *sources]}
-    fillers = table_initializers(draft, model, draft.ancestors(roots))
+    needed = draft.ancestors(roots)
+    fillers = table_initializers(draft, model, needed)
     roots |= {name for names in fillers.values() for name in names}
     inline_tables(draft, model, fillers, tables == "inline", asset_dir)
     roots |= initializer_nodes(draft, kept, roots, targets)
-    draft.keep(draft.ancestors(roots))
+    draft.keep(draft.ancestors(roots) if fillers or len(kept) else needed)
     freeze_variables(draft, others(model.variables, kept), targets, roots, on_update, model.restoration)
     name_former_constants(draft, roots)
     init_op = init_node(draft, model.init_op, fillers)
