@@ -88,7 +88,7 @@ class Draft:
     ) -> set[str]:
         """The nodes that `roots` need, themselves included; not past nodes for which `stop` holds."""
         found: set[str] = set()
-        waiting = list(roots)
+        waiting, unchanged = list(roots), self.graph.sources
         while waiting:
             name = waiting.pop()
             if name in found or name not in self.nodes:
@@ -96,7 +96,10 @@ class Draft:
             found.add(name)
             if stop is not None and stop(self.nodes[name]):
                 continue
-            waiting.extend(data_sources(self.inputs(name)) if data_only else self.sources(name))
+            if data_only:
+                waiting.extend(data_sources(self.inputs(name)))
+            else:
+                waiting.extend(self.sources(name) if name in self._own else unchanged(name))
         return found
 
     def consumers(self) -> dict[str, list[tuple[Any, int]]]:

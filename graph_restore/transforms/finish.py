@@ -29,11 +29,11 @@ def finished(draft: Draft, kept: Variables, keep_devices: bool) -> Graph:
             f"variables are left in the graph: {', '.join(left)}; this is a defect, please report it with the model",
             variables=left,
         )
+    present = set(draft.nodes)
     for name in draft.nodes:
-        for position, source in enumerate(draft.sources(name)):
-            if source not in draft.nodes:
-                item = draft.nodes[name].input[position]
-                raise NodeNotFoundError(f"node {name} takes {item}, which the graph does not have")
+        if not present.issuperset(draft.sources(name)):
+            item = next(item for item in draft.inputs(name) if node_of(item) not in present)
+            raise NodeNotFoundError(f"node {name} takes {item}, which the graph does not have")
     _check_references(graph, draft.graph.ops)
     graph = reachable_functions(graph)
     for function in graph.graph_def.library.function:
@@ -53,7 +53,8 @@ def _clean(graph: Graph, keep_devices: bool) -> None:
         for node in nodes:
             attrs = node.attr
             if "_output_shapes" in attrs:
-                _keep_shape(node)
+                if op == "Placeholder":
+                    _keep_shape(node)
                 del attrs["_output_shapes"]
             if "_class" in attrs:
                 keep_living(node, graph.nodes)
@@ -65,16 +66,16 @@ def _clean(graph: Graph, keep_devices: bool) -> None:
 
 
 def _type_attrs(graph: Graph, name: str) -> list[str] | None:
-    """The attrs of an op that are a type; None where its definition is not known."""
+    """The attrs of an op that are a type; None where its definition does not tell of all."""
     op = graph.ops.get(name)
-    if op is None:
+    if op is None or name in graph.functions:
         return None
     return sorted({key for one in (op, *op.older) for key, attr in one.attrs.items() if attr.type == "type"})
 
 
 def _keep_shape(node: Any) -> None:
     """A placeholder's shape, which graphs before TensorFlow 1.0 state only in `_output_shapes`."""
-    stated = node.attr["_output_shapes"].list.shape if node.op == "Placeholder" else ()
+    stated = node.attr["_output_shapes"].list.shape
     if stated and stated[0].dim and not node.attr["shape"].shape.dim:
         node.attr["shape"].shape.CopyFrom(stated[0])
 
