@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from graph_restore.dtypes import data_type
@@ -29,22 +28,24 @@ _SLOT_NAMES = (
     "Adam", "Adam_1", "adam_m", "adam_v", "Momentum", "Adagrad", "RMSProp", "RMSProp_1", "RMSProp_2", "Ftrl", "Ftrl_1",
     "Adadelta", "Adadelta_1", "AdaMax", "AdaMax_1", "LARSOptimizer", "lamb_m", "lamb_v",
 )  # fmt: skip
+_READS = ("Identity", "ReadVariableOp")
 AVERAGE_NAME = "ExponentialMovingAverage"
 
 
 def find_variables(graph: Graph, collections: Mapping[str, Any], savers: Sequence[SaverMap]) -> Variables:
     """Every variable op of the graph, in file order, with all that is known of it."""
-    definitions = _definitions(collections)
-    memberships = _memberships(collections)
+    parsed: dict[bytes, Any] = {}
+    defined = {name: _variable_defs(collection, parsed) for name, collection in collections.items()}
+    definitions = _definitions(defined)
+    memberships = _memberships(collections, defined)
     topology = _Topology(graph, restore_nodes(list(savers)))
     entries = _entries(savers[0] if savers else None)
     found = []
-    for node in graph.graph_def.node:
-        if node.op in VARIABLE_OPS:
-            variable = _from_attributes(graph, node)
-            variable = _from_saver(variable, entries.get(node.name))
-            variable = _from_definition(variable, definitions.get(node.name), memberships.get(node.name, ()))
-            found.append(topology.complete(variable))
+    for node in graph.of_ops(VARIABLE_OPS):
+        variable = _from_attributes(node)
+        variable = _from_saver(variable, entries.get(variable.name))
+        variable = _from_definition(variable, definitions.get(variable.name), memberships.get(variable.name, ()))
+        found.append(topology.complete(variable))
     return Variables(_with_optimizer_facts(graph, found, bool(memberships)))
 
 
@@ -60,10 +61,10 @@ def _entries(saver: SaverMap | None) -> dict[str | None, SaverEntry]:
 
 
 def _known(variable: Variable, authority: str, **facts: Any) -> Variable:
-    return replace(variable, **facts, authority={**variable.authority, **dict.fromkeys(facts, authority)})
+    return variable.replaced(**facts, authority={**variable.authority, **dict.fromkeys(facts, authority)})
 
 
-def _from_attributes(graph: Graph, node: Any) -> Variable:
+def _from_attributes(node: Any) -> Variable:
     kind = "ref" if node.op in REF_OPS else "resource"
     number = data_type(node.attr["dtype"].type)
     return Variable(node.name, kind, number, _declared_shape(node), authority={"shape": "attribute"})
@@ -82,7 +83,7 @@ def shape_of(proto: Any) -> Shape:
     """A TensorShapeProto as a tuple; None for unknown rank, None entries for unknown sizes."""
     if proto.unknown_rank:
         return None
-    return tuple(dim.size if dim.size >= 0 else None for dim in proto.dim)
+    return tuple([size if size >= 0 else None for size in [dim.size for dim in proto.dim]])
 
 
 def _from_saver(variable: Variable, entry: SaverEntry | None) -> Variable:
@@ -92,17 +93,23 @@ def _from_saver(variable: Variable, entry: SaverEntry | None) -> Variable:
     return _known(variable, entry.authority, checkpoint_key=entry.key, slice=entry.slice)
 
 
-def _definitions(collections: Mapping[str, Any]) -> dict[str, Any]:
+def _definitions(defined: Mapping[str, Iterable[Any]]) -> dict[str, Any]:
     """VariableDefs by the node name of their variable, the fullest where there are several."""
     found: dict[str, Any] = {}
-    for collection in collections.values():
-        for data in collection.bytes_list.value:
-            definition = _variable_def(data)
-            if definition is not None:
-                name = parse_tensor_name(definition.variable_name)[0]
-                if name not in found or definition.ByteSize() > found[name].ByteSize():
-                    found[name] = definition
+    for definitions in defined.values():
+        for definition in definitions:
+            name = parse_tensor_name(definition.variable_name)[0]
+            if name not in found or definition.ByteSize() > found[name].ByteSize():
+                found[name] = definition
     return found
+
+
+def _variable_defs(collection: Any, parsed: dict[bytes, Any]) -> list[Any]:
+    """The VariableDefs among the items of a collection; `parsed`: those of other collections, and these then."""
+    for data in collection.bytes_list.value:
+        if data not in parsed:  # most are in several collections
+            parsed[data] = _variable_def(data)
+    return [parsed[data] for data in collection.bytes_list.value if parsed[data] is not None]
 
 
 def _variable_def(data: bytes) -> Any:
@@ -115,18 +122,19 @@ def _variable_def(data: bytes) -> Any:
     return definition if looks_right else None
 
 
-def _memberships(collections: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+def _memberships(collections: Mapping[str, Any], defined: Mapping[str, Iterable[Any]]) -> dict[str, tuple[str, ...]]:
     """Node name to the collections it is in, whether listed as VariableDef or (before 1.4) by tensor name."""
     found: dict[str, list[str]] = {}
     for name, collection in collections.items():
-        defined = [_variable_def(data) for data in collection.bytes_list.value]
-        names = [definition.variable_name for definition in defined if definition is not None]
+        names = [definition.variable_name for definition in defined[name]]
         for member in [*names, *collection.node_list.value]:
             found.setdefault(parse_tensor_name(member)[0], []).append(name)
     return {node: tuple(sorted(set(names))) for node, names in found.items()}
 
 
 def _from_definition(variable: Variable, definition: Any, collections: tuple[str, ...]) -> Variable:
+    if definition is None and not collections:
+        return variable
     facts: dict[str, Any] = {}
     if collections:
         facts["collections"] = collections
@@ -135,8 +143,8 @@ def _from_definition(variable: Variable, definition: Any, collections: tuple[str
         facts["initializer"] = parse_tensor_name(definition.initializer_name)[0] or None
         facts["snapshot"] = definition.snapshot_name or None
         facts["initial_value"] = definition.initial_value_name or None
-        part = definition.save_slice_info_def
-        if part.full_name and variable.slice is None and variable.checkpoint_key is None:
+        if variable.slice is None and variable.checkpoint_key is None and definition.save_slice_info_def.full_name:
+            part = definition.save_slice_info_def
             box = TensorSlice(tuple(part.full_shape), tuple(part.var_offset), tuple(part.var_shape))
             facts.update(checkpoint_key=part.full_name, slice=None if box.whole else box)
     return _known(variable, "collection", **{name: fact for name, fact in facts.items() if fact is not None})
@@ -149,11 +157,13 @@ class _Topology:
         self._graph = graph
         self._assigns: dict[str, list[Any]] = {}
         self._reads: dict[str, list[Any]] = {}
-        for node in graph.graph_def.node:
-            if node.op in ASSIGN_OPS and node.name not in restored_by and node.input:
-                self._assigns.setdefault(variable_of(graph, node.input[0]) or "", []).append(node)
-            elif node.op in ("Identity", "ReadVariableOp") and node.input:
-                self._reads.setdefault(parse_tensor_name(node.input[0])[0], []).append(node)
+        for name in graph.names_of(ASSIGN_OPS):
+            if name not in restored_by and graph.inputs(name):
+                target = variable_of(graph, graph.inputs(name)[0])
+                self._assigns.setdefault(target or "", []).append(graph.nodes[name])
+        for name in graph.names_of(_READS):
+            if graph.inputs(name):
+                self._reads.setdefault(parse_tensor_name(graph.inputs(name)[0])[0], []).append(graph.nodes[name])
         self._run_by_groups = self._members_of_groups()
 
     def complete(self, variable: Variable) -> Variable:

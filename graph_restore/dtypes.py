@@ -10,8 +10,7 @@ from enum import IntEnum
 from functools import cache
 from typing import Any
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.errors import UnsupportedFormatError
 
 
@@ -103,6 +102,7 @@ def data_type(number: int) -> DataType:
         ) from None
 
 
+@cache
 def type_name(number: int) -> str:
     """TensorFlow's short name, "float32", "qint8", "string" ... with "_ref" where the number says so."""
     base = data_type(number)
@@ -132,7 +132,8 @@ def item_size(number: int) -> int:
         raise ValueError("string elements have no fixed size")
     if base in _ML_DTYPES_NAMES:
         return 2 if base is DataType.DT_BFLOAT16 else 1
-    return numpy_dtype(base).itemsize
+    name = _NUMPY_NAMES.get(base)
+    return numpy_dtype(base).itemsize if name is None else int(name.lstrip("<")[1:] or 1)
 
 
 def from_numpy(dtype: np.dtype[Any]) -> DataType:

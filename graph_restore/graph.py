@@ -8,7 +8,7 @@ by `encode`, which splices the payloads back in, or by `materialize`, which make
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -38,23 +38,49 @@ class Graph:
         self.graph_def = graph_def
         self.payloads: dict[tuple[str, str], LazyTensor] = dict(payloads or {})
         self.op_list = op_list
+        self._inputs: dict[str, tuple[str, ...]] = {}
+        self._sources: dict[str, tuple[str, ...]] = {}
 
     @cached_property
     def nodes(self) -> dict[str, Any]:
         """NodeDefs by name, in file order; FormatError when a name occurs twice."""
-        nodes = {node.name: node for node in self.graph_def.node}
-        if len(nodes) != len(self.graph_def.node):
+        nodes = dict(zip(self._names, self._listed))
+        if len(nodes) != len(self._listed):
             seen: set[str] = set()
-            twice = [node.name for node in self.graph_def.node if node.name in seen or seen.add(node.name)]  # type: ignore[func-returns-value]
+            twice = [name for name in self._names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
             raise FormatError(f"node names occur twice, so the graph cannot be run: {', '.join(sorted(twice)[:5])}")
         return nodes
 
     @cached_property
     def by_op(self) -> dict[str, list[Any]]:
         """NodeDefs by op, each op's in file order."""
-        found: dict[str, list[Any]] = {}
-        for node in self.graph_def.node:
-            found.setdefault(node.op, []).append(node)
+        return _grouped(self._listed, self._op_names)
+
+    @cached_property
+    def names_by_op(self) -> dict[str, list[str]]:
+        """The same by name, which costs no message when it is only asked where the nodes stand."""
+        return _grouped(self._names, self._op_names)
+
+    def of_ops(self, ops: Container[str]) -> list[Any]:
+        """The NodeDefs of any of these ops, in file order."""
+        return _in_order(self.by_op, ops, zip(self._listed, self._op_names))
+
+    def names_of(self, ops: Container[str]) -> list[str]:
+        """The names of the nodes of any of these ops, in file order."""
+        return _in_order(self.names_by_op, ops, zip(self._names, self._op_names))
+
+    def inputs(self, name: str) -> tuple[str, ...]:
+        """What the node of that name takes, as NodeDef.input has it."""
+        found = self._inputs.get(name)
+        if found is None:  # asking the message makes new text each time, and passes over the graph ask often
+            found = self._inputs[name] = tuple(self.nodes[name].input[:])
+        return found
+
+    def sources(self, name: str) -> tuple[str, ...]:
+        """The names of the nodes that node takes these from, one for each."""
+        found = self._sources.get(name)
+        if found is None:
+            found = self._sources[name] = sources(self._inputs.get(name) or self.nodes[name].input[:])
         return found
 
     @cached_property
@@ -65,7 +91,23 @@ class Graph:
     @cached_property
     def consumers(self) -> dict[str, list[tuple[Any, int]]]:
         """Node name to the (NodeDef, input position) pairs that take any of its outputs, control inputs too."""
-        return consumers(self.nodes)
+        return consumers(self.nodes, self.sources)
+
+    @cached_property
+    def _listed(self) -> list[Any]:
+        """The nodes: a message makes a new object for each of those that are not held."""
+        return list(self.graph_def.node)
+
+    @cached_property
+    def _names(self) -> list[str]:
+        """The name of every node."""
+        return [node.name for node in self._listed]
+
+    @cached_property
+    def _op_names(self) -> list[str]:
+        """The op of every node."""
+        texts: dict[str, str] = {}
+        return [texts.setdefault(op, op) for op in [node.op for node in self._listed]]
 
     @cached_property
     def ops(self) -> OpTable:
@@ -154,13 +196,39 @@ class Graph:
         return concatenated([*pieces, rest_of_library.SerializeToString(deterministic=True)])
 
 
-def consumers(nodes: Mapping[str, Any]) -> dict[str, list[tuple[Any, int]]]:
+def _grouped(items: Iterable[Any], keys: Iterable[str]) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    for item, key in zip(items, keys):
+        if key in found:
+            found[key].append(item)
+        else:
+            found[key] = [item]
+    return found
+
+
+def _in_order(by_op: Mapping[str, list[Any]], ops: Container[str], pairs: Iterable[tuple[Any, str]]) -> list[Any]:
+    """The items of any of these ops; all pairs of an item and its op are gone through when several ops occur."""
+    found = [items for op, items in by_op.items() if op in ops]
+    if len(found) < 2:
+        return list(found[0]) if found else []
+    return [item for item, op in pairs if op in ops]
+
+
+def sources(inputs: Sequence[str]) -> tuple[str, ...]:
+    """The names of the nodes that inputs come from, one for each."""
+    return tuple([node_of(item) if ":" in item or item[:1] == "^" else item for item in inputs])
+
+
+def consumers(nodes: Mapping[str, Any], sources_of: Callable[[str], Iterable[str]]) -> dict[str, list[tuple[Any, int]]]:
     """Node name to the (NodeDef, input position) pairs among `nodes` that take any of its outputs, control inputs too;
-    every node has an entry."""
+    every node has an entry. `sources_of`: the nodes that the node of a name takes its inputs from."""
     found: dict[str, list[tuple[Any, int]]] = {name: [] for name in nodes}
-    for node in nodes.values():
-        for position, item in enumerate(node.input):
-            found.setdefault(node_of(item), []).append((node, position))
+    for name, node in nodes.items():
+        for position, source in enumerate(sources_of(name)):
+            if source in found:
+                found[source].append((node, position))
+            else:
+                found[source] = [(node, position)]
     return found
 
 
@@ -173,22 +241,29 @@ def _without_nodes(graph_def: Any) -> Any:
 
 
 def _encode_nodes(nodes: Iterable[Any], payloads: Payloads, function: str, number: int) -> Iterator[bytes | Encoded]:
+    plain: list[bytes] = []
     for node in nodes:
-        payload = payloads.get((function, node.name))
+        payload = payloads.get((function, node.name)) if payloads else None
         if payload is None:
             data = node.SerializeToString(deterministic=True)
-            yield encode_header(number, len(data)) + data
+            plain += (encode_header(number, len(data)), data)
         else:
-            yield from message_field(number, _encode_const(node, payload))
+            tensor = tensor_proto.encode(payload)
+            yield b"".join((*plain, _const_before(node, tensor.length, number)))
+            yield tensor
+            plain = []
+    yield b"".join(plain)
 
 
-def _encode_const(node: Any, payload: LazyTensor) -> Encoded:
+def _const_before(node: Any, length: int, number: int) -> bytes:
+    """All of a Const node, as field `number` of a message, but the TensorProto of that length which ends it."""
     rest = NodeDef()
     rest.CopyFrom(node)
     del rest.attr["value"]
-    value = concatenated(message_field(8, tensor_proto.encode(payload)))
-    entry = concatenated([encode_header(1, 5) + b"value", *message_field(2, value)])
-    return concatenated([rest.SerializeToString(deterministic=True), *message_field(5, entry)])
+    tensor = encode_header(8, length)
+    value = encode_header(1, 5) + b"value" + encode_header(2, len(tensor) + length) + tensor
+    before: bytes = rest.SerializeToString(deterministic=True) + encode_header(5, len(value) + length) + value
+    return encode_header(number, len(before) + length) + before
 
 
 def tensor_attr(value: Any) -> Any:

@@ -13,7 +13,7 @@ def is_control(name: str) -> bool:
 
 def parse_tensor_name(name: str) -> tuple[str, int]:
     """(node name, output index) of `node`, `node:2` or `^node` (index -1)."""
-    if name.startswith("^"):
+    if name[:1] == "^":
         return name[1:], -1
     if ":" not in name:
         return name, 0  # nearly all inputs

@@ -31,7 +31,7 @@ _READS_OR_WRITES = {*RESTORE_OPS, *SAVE_OPS}
 ASSIGN_OPS = {"Assign", "AssignVariableOp"}
 TABLE_IMPORTS = {"LookupTableImport", "LookupTableImportV2"}
 
-_Takers = dict[tuple[str, int], list[Any]]
+_Takers = dict[tuple[str, int], list[str]]
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,7 @@ def find_savers(graph: Graph, saver_def: Any = None) -> list[SaverMap]:
     """Every saver of the graph, the one `saver_def` names first, then by the number of keys, most first."""
     entries: dict[str, dict[tuple[str, str | None, TensorSlice | None], SaverEntry]] = {}
     takers = _takers(graph)
-    for node in graph.graph_def.node:
-        if node.op not in _READS_OR_WRITES:
-            continue
+    for node in graph.of_ops(_READS_OR_WRITES):
         filename = filename_tensor(graph, node)
         for entry in _restored(graph, node, takers) if node.op in RESTORE_OPS else _saved(graph, node):
             known = entries.setdefault(filename, {})
@@ -81,17 +79,19 @@ def variable_of(graph: Graph, name: str) -> str | None:
         node = graph.nodes.get(parse_tensor_name(name)[0])
         if node is None:
             return None
-        if node.op in VARIABLE_OPS:
+        op = node.op
+        if op in VARIABLE_OPS:
             return str(node.name)
-        if node.op not in _SEEN_THROUGH or not node.input or is_control(name):
+        if op not in _SEEN_THROUGH or not node.input or is_control(name):
             return None
         name = node.input[0]
     return None
 
 
 def _restored(graph: Graph, node: Any, takers: _Takers) -> Iterator[SaverEntry]:
+    name = node.name
     for index, (key, spec) in enumerate(keys_of(graph, node)):
-        for target, through in _assigned((node.name, index), takers):
+        for target, through in _assigned(graph, (name, index), takers):
             yield SaverEntry(key, variable_of(graph, target), spec, "restore op", through)
 
 
@@ -159,28 +159,29 @@ def _slice(spec: Any) -> TensorSlice | None:
 
 
 def _takers(graph: Graph) -> _Takers:
-    """Tensor to the Assigns whose value it is, and to the nodes that pass it on."""
+    """Tensor to the names of the Assigns whose value it is, and of the nodes that pass it on."""
     found: _Takers = {}
     for op in (*sorted(ASSIGN_OPS), *sorted(_VALUE_CARRIERS)):
         position = 1 if op in ASSIGN_OPS else 0
-        for node in graph.by_op.get(op, ()):
-            if len(node.input) > position:
-                found.setdefault(parse_tensor_name(node.input[position]), []).append(node)
+        for name in graph.names_by_op.get(op, ()):
+            inputs = graph.inputs(name)
+            if len(inputs) > position:
+                found.setdefault(parse_tensor_name(inputs[position]), []).append(name)
     return found
 
 
-def _assigned(tensor: tuple[str, int], takers: _Takers) -> Iterator[tuple[str, str]]:
+def _assigned(graph: Graph, tensor: tuple[str, int], takers: _Takers) -> Iterator[tuple[str, str]]:
     """(target tensor, assigning node) of every Assign that a restored value reaches."""
     waiting, seen = list(takers.get(tensor, ())), set()
     while waiting:
         taker = waiting.pop()
-        if taker.name in seen:
+        if taker in seen:
             continue
-        seen.add(taker.name)
-        if taker.op in ASSIGN_OPS:
-            yield taker.input[0], taker.name
+        seen.add(taker)
+        if graph.nodes[taker].op in ASSIGN_OPS:
+            yield graph.inputs(taker)[0], taker
         else:
-            waiting.extend(takers.get((taker.name, 0), ()))
+            waiting.extend(takers.get((taker, 0), ()))
 
 
 def filename_tensor(graph: Graph, node: Any) -> str:

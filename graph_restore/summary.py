@@ -130,8 +130,8 @@ def summarise_model(model: Model) -> dict[str, Any]:
 
 def placeholders(model: Model) -> list[dict[str, Any]]:
     """Name, dtype and shape of every placeholder, in file order, but for those of savers."""
-    nodes, of_savers = model.graph.graph_def.node, _file_names(model)
-    found = [describe_tensor(model.graph, tensor_name(node.name)) for node in nodes if node.op in _PLACEHOLDERS]
+    of_savers = _file_names(model)
+    found = [describe_tensor(model.graph, tensor_name(node.name)) for node in model.graph.of_ops(_PLACEHOLDERS)]
     return [tensor for tensor in found if tensor["name"] not in of_savers]
 
 

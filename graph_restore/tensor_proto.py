@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.dtypes import DataType, data_type, item_size, numpy_dtype
 from graph_restore.errors import CorruptionError, FormatError, UnsupportedFormatError
 from graph_restore.storage.coding import BYTES, FIXED32, FIXED64, VARINT, Field, Window, encode_header, encode_varint
@@ -72,9 +72,9 @@ class ProtoStringTensor(StringTensor):
 
     def strings(self, verify: bool = True) -> Iterator[bytes]:
         window, last, count = Window(self.extent.source), b"", 0
-        for field in window.fields(self.extent.offset, self.extent.offset + self.extent.length):
-            if field.number == _STRINGS and count < self.size:
-                last = window.bytes_at(field.offset, field.length)
+        for number, content in window.contents(self.extent.offset, self.extent.offset + self.extent.length):
+            if number == _STRINGS and count < self.size:
+                last = content
                 count += 1
                 yield last
         for _ in range(self.size - count):
@@ -194,8 +194,13 @@ def encode(tensor: LazyTensor) -> Encoded:
 
 def encode_head(tensor: LazyTensor) -> bytes:
     """The dtype and shape fields."""
-    shape = b"".join(_dim(size) for size in tensor.shape)
-    return encode_varint(_DTYPE << 3) + encode_varint(tensor.data_type) + encode_header(_SHAPE, len(shape)) + shape
+    return _head(tensor.data_type, tensor.shape)
+
+
+@lru_cache(1024)
+def _head(number: int, sizes: tuple[int, ...]) -> bytes:
+    shape = b"".join(_dim(size) for size in sizes)
+    return encode_varint(_DTYPE << 3) + encode_varint(number) + encode_header(_SHAPE, len(shape)) + shape
 
 
 def stripped(tensor: LazyTensor) -> bytes:

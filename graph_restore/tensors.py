@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.dtypes import DataType, data_type, from_numpy, item_size, numpy_dtype, type_name
 from graph_restore.errors import CorruptionError, FormatError, UnsupportedFormatError
 from graph_restore.storage.coding import decode_varints
@@ -20,7 +20,6 @@ from graph_restore.storage.extent import Extent
 
 _PIECE = 1 << 20  # elements or bytes made at a time
 _MAX_RANK, _MAX_SIZE = 254, 1 << 59  # what TensorFlow's shapes, and what numpy's sizes can be
-_ARRAY_RANK = 64 if int(np.__version__.partition(".")[0]) >= 2 else 32
 _FILL_LIMIT = 4 << 30  # bytes a few stored values may be spread to; no length in the file vouches for more
 
 
@@ -37,9 +36,9 @@ class LazyTensor:
         self.name = name
         self.data_type: DataType = data_type(data_type_number)
         self.shape: tuple[int, ...] = tuple(map(int, shape))
-        if min(self.shape, default=0) < 0:
-            raise FormatError(f"tensor {name}: a negative dimension", found=self.shape)
-        if len(self.shape) > _MAX_RANK or math.prod(filter(None, self.shape)) >= _MAX_SIZE:
+        if not _is_possible(self.shape):
+            if min(self.shape) < 0:
+                raise FormatError(f"tensor {name}: a negative dimension", found=self.shape)
             most = f"at most {_MAX_RANK} dimensions and under {_MAX_SIZE} elements"
             raise FormatError(f"tensor {name}: its shape is impossible", expected=most, found=list(self.shape[:32]))
 
@@ -136,9 +135,15 @@ class LazyTensor:
         return f"<{type(self).__name__} {self.name} {type_name(self.data_type)} {list(self.shape)}>"
 
 
+@lru_cache(4096)
+def _is_possible(shape: tuple[int, ...]) -> bool:
+    """Whether a tensor can have that shape; of many tensors most have the same few."""
+    return min(shape, default=0) >= 0 and len(shape) <= _MAX_RANK and math.prod(filter(None, shape)) < _MAX_SIZE
+
+
 def check_rank(tensor: LazyTensor) -> None:
     """UnsupportedFormatError for a tensor of more dimensions than an array can have; it can still be copied."""
-    if len(tensor.shape) > _ARRAY_RANK:
+    if len(tensor.shape) > 32 and (len(tensor.shape) > 64 or int(np.__version__.partition(".")[0]) < 2):
         raise UnsupportedFormatError(f"tensor {tensor.name}: {len(tensor.shape)} dimensions are too many for an array")
 
 

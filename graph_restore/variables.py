@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, overload
 
 import numpy as np
@@ -55,6 +56,15 @@ class Variable:
     authority: Mapping[str, str] = field(default_factory=dict)
     value: LazyTensor | None = None
 
+    def replaced(self, **facts: Any) -> Variable:
+        """The same with other facts; as dataclasses.replace, in a tenth of its time, since graphs have thousands."""
+        unknown = facts.keys() - self.__dict__.keys()
+        if unknown:
+            raise TypeError(f"a variable has no {', '.join(sorted(unknown))}")
+        result = object.__new__(Variable)
+        result.__dict__.update(self.__dict__, **facts)
+        return result
+
     @property
     def dtype(self) -> np.dtype[Any]:
         """The numpy dtype of its values."""
@@ -82,6 +92,7 @@ class Variable:
         return known
 
 
+@lru_cache(1024)
 def describe(data_type: int, shape: Shape) -> str:
     """`float32 [3, ?]`; `float32 [unknown rank]`."""
     if shape is None:

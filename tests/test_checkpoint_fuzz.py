@@ -12,7 +12,9 @@ import pytest
 from corpus import case
 
 from graph_restore.checkpoint import load_checkpoint
+from graph_restore.checkpoint.messages import _plain_entry
 from graph_restore.errors import CheckpointNotFoundError, FormatError, GraphRestoreWarning
+from graph_restore.protos import BundleEntryProto
 from graph_restore.storage.extent import Extent
 from graph_restore.storage.source import FileSource
 from graph_restore.storage.table import Table, TableWriter
@@ -110,3 +112,32 @@ def test_damaged_entries_under_right_checksums(tmp_path: Path, identity: str, su
         target.write_bytes(file.getvalue())
         refused += not read_all(prefix)
     assert refused > 50
+
+
+def _numbers(random: Random) -> list[int]:
+    return [random.choice([0, 1, 7, 127, 128, 1 << 20, (1 << 31) - 1, 1 << 40, -1]) for _ in range(4)]
+
+
+def test_entries_read_without_protobuf_are_those_that_protobuf_reads() -> None:
+    random, plain = Random(5), 0
+    for _ in range(2000):
+        entry = BundleEntryProto(dtype=random.choice([0, 1, 23, 101]), crc32c=random.choice([0, 53, 1 << 31]))
+        shard, entry.offset, entry.size, _ = _numbers(random)
+        entry.shard_id = min(shard, (1 << 31) - 1)
+        for size in _numbers(random)[: random.randrange(5)]:
+            entry.shape.dim.add(size=size, name=random.choice(["", "", "", "batch"]))
+        entry.shape.unknown_rank = random.random() < 0.1
+        if random.random() < 0.1:
+            entry.slices.add().extent.add(start=1, length=2)
+        data = bytearray(entry.SerializeToString())
+        if data and random.random() < 0.5:
+            data[random.randrange(len(data))] = random.randrange(256)
+        found = _plain_entry(bytes(data))
+        if found is not None:
+            plain += 1
+            parsed = BundleEntryProto.FromString(bytes(data))
+            assert found[1:6] == (
+                tuple(dim.size for dim in parsed.shape.dim), parsed.shard_id, parsed.offset, parsed.size, parsed.crc32c
+            )  # fmt: skip
+            assert (found[0], found[6]) == (parsed.dtype, tuple(parsed.slices))
+    assert plain > 200

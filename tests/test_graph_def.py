@@ -14,10 +14,13 @@ from corpus import Case, case, cases
 import graph_restore as gr
 from graph_restore import protos
 from graph_restore.formats.graph_def import PAYLOAD_FROM, scan
+from graph_restore.graph import Graph
+from graph_restore.protos import GraphDef, NodeDef
 from graph_restore.storage.coding import Window
 from graph_restore.storage.extent import Extent
 from graph_restore.storage.source import BytesSource, FileSource
 from graph_restore.tensors import lazy
+from graph_restore.transforms.draft import Draft
 from graph_restore.transforms.initialize import initialize
 from graph_restore.transforms.prepare import prepare
 
@@ -276,3 +279,32 @@ def test_attrs_left_at_their_defaults_stay_away() -> None:
     assert started.variables[0].value is not None and started.variables[0].value.read().tolist() == [7]
     gr.freeze(started, "y", "p")
     assert model.graph.materialize() == before
+
+
+def test_a_draft_answers_for_its_nodes_as_they_are_now() -> None:
+    graph = Graph(
+        GraphDef(
+            node=[
+                NodeDef(name="a", op="Const"),
+                NodeDef(name="b", op="Placeholder"),
+                NodeDef(name="c", op="Identity", input=["a:0", "^b"]),
+                NodeDef(name="d", op="Const"),
+            ]
+        )
+    )
+    draft = Draft(graph)
+    assert draft.ancestors(["c"]) == {"a", "b", "c"}
+    assert draft.of_ops({"Const", "Placeholder"}) == ["a", "b", "d"]
+    changed = draft.change("c")
+    changed.input[:] = ["d"]
+    changed.op = "Placeholder"
+    draft.add(NodeDef(name="a", op="Identity", input=["^d"]))
+    assert (draft.ancestors(["c"]), draft.sources("a"), draft.inputs("c")) == ({"c", "d"}, ("d",), ("d",))
+    assert (draft.of_ops({"Const", "Placeholder"}), draft.of_ops({"Identity"})) == (["b", "c", "d"], ["a"])
+    assert [position for _, position in draft.consumers()["d"]] == [0, 0]
+    changed.input.append("b:1")
+    assert draft.ancestors(["c"]) == {"b", "c", "d"}
+    assert (graph.sources("c"), graph.inputs("c")) == (("a", "b"), ("a:0", "^b"))
+    assert [node.name for node in graph.of_ops({"Const", "Identity"})] == ["a", "c", "d"]
+    draft.keep({"c", "d"})
+    assert draft.of_ops({"Const", "Placeholder", "Identity"}) == ["c", "d"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 from corpus import Case, case, cases
 
 import graph_restore as gr
-from graph_restore.dtypes import type_name
+from graph_restore.dtypes import DataType, type_name
+from graph_restore.variables import Variable
 
 _load = functools.cache(gr.load)
 SOURCES = [
@@ -190,3 +192,11 @@ def test_sparsely_trained_variables_are_not_said_to_be_untrained() -> None:
         "step": False,
         "with_slots/Adam": False,
     }
+
+
+def test_a_variable_is_replaced_as_a_whole() -> None:
+    variable = Variable("w", "ref", DataType.DT_FLOAT, (2,), authority={"shape": "attribute"})
+    assert variable.replaced(shape=(3,), trainable=True) == replace(variable, shape=(3,), trainable=True)
+    assert variable.shape == (2,)
+    with pytest.raises(TypeError, match="no shapes"):
+        variable.replaced(shapes=(3,))

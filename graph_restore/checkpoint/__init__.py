@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from graph_restore.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from graph_restore.checkpoint.paths import CheckpointFiles, find_checkpoint, latest_checkpoint
-from graph_restore.checkpoint.saving import save_checkpoint
-from graph_restore.checkpoint.state import write_state
 
 if TYPE_CHECKING:
     from graph_restore.checkpoint.contents import list_tensors, read_part
@@ -16,6 +14,8 @@ if TYPE_CHECKING:
     from graph_restore.checkpoint.editing import edit
     from graph_restore.checkpoint.opening import load_tensors
     from graph_restore.checkpoint.relocation import apply_relocation, find_relocation
+    from graph_restore.checkpoint.saving import save_checkpoint
+    from graph_restore.checkpoint.state import write_state
     from graph_restore.checkpoint.verification import verify_checkpoint
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
 _MODULES = {
     "list_tensors": "contents", "read_part": "contents", "compare": "difference", "edit": "editing",
     "convert": "conversion", "load_tensors": "opening", "write_tensors": "conversion",
+    "save_checkpoint": "saving", "write_state": "state",
     "find_relocation": "relocation", "apply_relocation": "relocation", "verify_checkpoint": "verification",
 }  # fmt: skip
 

@@ -12,19 +12,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from importlib import import_module
 from typing import Any
 
 from graph_restore.checkpoint.install import existing_files, staging
-from graph_restore.checkpoint.npy import write_directory
-from graph_restore.checkpoint.npz import write_npz
 from graph_restore.checkpoint.objects import OBJECT_GRAPH_KEY
 from graph_restore.checkpoint.opening import Tensors, files_of, load_tensors
-from graph_restore.checkpoint.safetensors import write_safetensors
-from graph_restore.checkpoint.saving import save_checkpoint
 from graph_restore.errors import GraphRestoreError, warn
 from graph_restore.storage.output import Progress, local_path
 
-_WRITERS = {".npz": write_npz, ".safetensors": write_safetensors}
+_WRITERS = {".npz": ("npz", "write_npz"), ".safetensors": ("safetensors", "write_safetensors")}  # module, function
 _FILES = re.compile(r"\.(?:index|meta|data-\d{5}-of-\d{5})$")
 _STRANGERS = {".npy", ".h5", ".hdf5", ".keras", ".pt", ".pth", ".pb", ".pbtxt", ".onnx", ".tflite", ".json", ".csv"}
 
@@ -74,6 +71,8 @@ def write_tensors(
     tensors = for_format(tensors, kind)
     _check_free(name, kind, options.get("version", 2), overwrite, list(sources))
     if kind == "checkpoint":
+        from graph_restore.checkpoint.saving import save_checkpoint  # each run writes one format
+
         return save_checkpoint(name, tensors, overwrite=overwrite, progress=progress, **options)
     if options:
         raise ValueError(f"{', '.join(options)} concern checkpoints only, and {name} is none")
@@ -81,7 +80,8 @@ def write_tensors(
         _fill(name, tensors, progress)
     else:
         os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
-        _WRITERS[kind](tensors, name, progress)
+        module, function = _WRITERS[kind]
+        getattr(import_module(f"graph_restore.checkpoint.{module}"), function)(tensors, name, progress)
     return name
 
 
@@ -125,6 +125,8 @@ def _existing(output: str, kind: str, version: int) -> list[str]:
 
 def _fill(directory: str, tensors: Tensors, progress: Progress | None) -> None:
     """Into a new directory all files at once; into one that is there, file by file."""
+    from graph_restore.checkpoint.npy import write_directory
+
     place = directory.rstrip("/" + os.sep) or directory
     if os.path.isdir(place):
         write_directory(tensors, place, progress)

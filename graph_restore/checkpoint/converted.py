@@ -5,8 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.checkpoint.streaming import Array, aligned, pieces
 from graph_restore.dtypes import DataType, type_name
 from graph_restore.errors import warn

@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.checkpoint.partial import OpaqueTensor, PartialStrings, PartialTensor
 from graph_restore.checkpoint.statistics import json_number
 from graph_restore.checkpoint.streaming import Array, aligned

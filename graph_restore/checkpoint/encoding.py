@@ -8,8 +8,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.checkpoint.messages import VERSION, BundleEntry, SliceExtents, TensorMeta
 from graph_restore.storage.coding import FIXED32, VARINT, encode_header, encode_varint
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from graph_restore.dtypes import DataType, data_type
 from graph_restore.errors import CorruptionError, FormatError, UnsupportedFormatError
-from graph_restore.protos import BundleEntryProto
 from graph_restore.slices import TensorSlice
-from graph_restore.storage.coding import BYTES, VARINT, Field, Window
+from graph_restore.storage.coding import BYTES, VARINT, Field, Window, decode_varint
 from graph_restore.storage.source import BytesSource
 from graph_restore.tensor_proto import scan_shape
 
@@ -26,6 +26,8 @@ VERSION = 1  # of both formats, as TensorFlow writes it to this day
 _INT64 = 1 << 63
 _MAX_ELEMENTS = 1 << 59  # with elements of up to 16 bytes, what an array may have even if another dimension is 0
 _MAX_RANK = 254  # of a TensorShape
+
+_Entry = tuple[int, tuple[int, ...], int, int, int, int, "tuple[SliceExtents, ...]"]  # of a BundleEntryProto
 
 
 @dataclass(frozen=True)
@@ -94,19 +96,71 @@ def decode_header(data: bytes, path: str) -> BundleHeader:
 def decode_entry(data: bytes, name: str, path: str) -> BundleEntry:
     """One entry of a V2 index, checked as far as it can be alone; FormatError names the tensor."""
     where = f"{path}, entry of {name!r}"
+    number, shape, shard, offset, size, crc, slices = _plain_entry(data) or _any_entry(data, where)
+    if not _is_sound(shape):
+        raise FormatError("a tensor's shape is impossible", path=where, found=shape)
+    found = BundleEntry(_data_type(number, name, path), shape, shard, offset, size, crc, slices)
+    if shard < 0 or offset < 0 or size < 0:
+        raise FormatError("an entry with a negative number", path=where, found=list(found[2:5]))
+    return found
+
+
+def _any_entry(data: bytes, where: str) -> _Entry:
+    from graph_restore.protos import BundleEntryProto  # most checkpoints have plain entries only
+
     try:
         entry = BundleEntryProto.FromString(data)
     except Exception:  # protobuf's DecodeError has no public base that all its implementations share
         raise CorruptionError("not a protobuf message here", path=where) from None
     shape = tuple(dim.size for dim in entry.shape.dim)
-    _check_shape(shape, where)
     slices = tuple(map(_extents, entry.slices))
-    found = BundleEntry(
-        _data_type(entry.dtype, name, path), shape, entry.shard_id, entry.offset, entry.size, entry.crc32c, slices
-    )
-    if min(found.shard, found.offset, found.size) < 0:
-        raise FormatError("an entry with a negative number", path=where, found=list(found[2:5]))
-    return found
+    return entry.dtype, shape, entry.shard_id, entry.offset, entry.size, entry.crc32c, slices
+
+
+def _plain_entry(data: bytes) -> _Entry | None:
+    """An entry as TensorFlow writes that of a whole tensor, each field once and in order; None for any other."""
+    end = len(data) - 5  # where the checksum begins, four bytes after their tag
+    if end < 2 or data[0] != 0x08 or data[1] > 0x7F or data[end] != 0x35:
+        return None
+    shape: tuple[int, ...] | None = ()
+    position = 2
+    if data[2] == 0x12 and data[3] < 0x80:
+        position = 4 + data[3]
+        shape = _plain_shape(data[4:position])
+    shard, position = _plain_number(data, position, 0x18)
+    offset, position = _plain_number(data, position, 0x20)
+    size, position = _plain_number(data, position, 0x28)
+    if shape is None or position != end or shard >> 31 or offset >> 63 or size >> 63:
+        return None
+    return data[1], shape, shard, offset, size, int.from_bytes(data[end + 1 :], "little"), ()
+
+
+@lru_cache(4096)
+def _plain_shape(data: bytes) -> tuple[int, ...] | None:
+    """The sizes of a TensorShapeProto that states nothing else; None for any other. Most occur many times."""
+    sizes = []
+    position = 0
+    while position < len(data):
+        end = position + 2 + (data[position + 1] if position + 1 < len(data) else 0x80)
+        if data[position] != 0x12 or end > len(data):
+            return None
+        size, position = _plain_number(data, position + 2, 0x08) if end > position + 2 else (0, end)
+        if position != end or size >> 63:
+            return None
+        sizes.append(size)
+    return tuple(sizes)
+
+
+def _plain_number(data: bytes, position: int, tag: int) -> tuple[int, int]:
+    """(number, position after it) of the varint field `tag`; (0, position) when it is not there, or does not end."""
+    if position + 1 >= len(data) or data[position] != tag:
+        return 0, position
+    if data[position + 1] < 0x80:
+        return data[position + 1], position + 2
+    try:
+        return decode_varint(data, position + 1)
+    except CorruptionError:
+        return 0, position
 
 
 def _extents(part: Any) -> SliceExtents:
@@ -172,8 +226,13 @@ def _shape(window: Window, field: Field) -> tuple[int, ...]:
     return shape
 
 
+@lru_cache(4096)
+def _is_sound(shape: tuple[int, ...]) -> bool:
+    return len(shape) <= _MAX_RANK and min(shape, default=0) >= 0 and math.prod(filter(None, shape)) < _MAX_ELEMENTS
+
+
 def _check_shape(shape: tuple[int, ...], path: str) -> None:
-    if len(shape) > _MAX_RANK or min(shape, default=0) < 0 or math.prod(filter(None, shape)) >= _MAX_ELEMENTS:
+    if not _is_sound(shape):
         raise FormatError("a tensor's shape is impossible", path=path, found=shape)
 
 

@@ -14,8 +14,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.checkpoint.partial import OpaqueTensor
 from graph_restore.dtypes import DataType, type_name
 from graph_restore.errors import GraphRestoreError, UnsupportedFormatError, warn

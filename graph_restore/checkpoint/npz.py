@@ -14,8 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import IO, Any
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.checkpoint.npy import check_tensors, npy_length, npy_parts
 from graph_restore.dtypes import DataType, from_numpy
 from graph_restore.errors import CorruptionError, FormatError, UnsupportedFormatError, warn

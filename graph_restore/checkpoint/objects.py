@@ -9,10 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from google.protobuf.message import DecodeError
-
 from graph_restore.errors import FormatError
-from graph_restore.protos import TrackableObjectGraph
 from graph_restore.tensors import LazyTensor, lazy
 
 OBJECT_GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
@@ -153,6 +150,10 @@ def with_keys(graph: LazyTensor, keys: Mapping[str, str]) -> tuple[LazyTensor, s
 
 
 def _message(graph: LazyTensor) -> Any:
+    from google.protobuf.message import DecodeError  # of most checkpoints nothing is asked that needs protobuf
+
+    from graph_restore.protos import TrackableObjectGraph
+
     data = graph.read().ravel()
     try:
         return TrackableObjectGraph.FromString(data[0]) if data.size else TrackableObjectGraph()

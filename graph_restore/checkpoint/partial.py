@@ -10,8 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.dtypes import DataType, type_name
 from graph_restore.errors import CorruptionError, UnsupportedFormatError
 from graph_restore.slices import JoinedStrings, JoinedTensor, SlicedParts, join

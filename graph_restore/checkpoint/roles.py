@@ -54,7 +54,7 @@ _VARIABLE = Role()
 def roles(names: Iterable[str]) -> dict[str, Role]:
     """The role of every tensor of a checkpoint, given all their names."""
     known = set(names)
-    slots = filter(None, map(_OBJECT_SLOT.match, known))
+    slots = filter(None, map(_OBJECT_SLOT.match, filter(_is_in_object, known)))
     optimizers = {*_OPTIMIZER_OBJECTS, *(match["optimizer"] for match in slots)} - {""}
     return {name: _role(name, known, optimizers) for name in sorted(known)}
 
@@ -62,9 +62,14 @@ def roles(names: Iterable[str]) -> dict[str, Role]:
 def _role(name: str, names: Collection[str], optimizers: Collection[str]) -> Role:
     if name in OBJECT_GRAPHS:
         return Role("object graph")
-    if match := _OBJECT_SLOT.match(name):
+    in_object = _is_in_object(name)
+    if in_object and (match := _OBJECT_SLOT.match(name)):
         return Role("slot", match["variable"])
-    if (match := _OBJECT_VALUE.fullmatch(name)) and match["scope"].removesuffix("_variables/") in optimizers:
+    if (
+        in_object
+        and (match := _OBJECT_VALUE.fullmatch(name))
+        and match["scope"].removesuffix("_variables/") in optimizers
+    ):
         if match["scope"].endswith("/_variables/"):  # where later releases of Keras keep slots and numbers alike
             return Role("optimizer")
         return Role("optimizer") if _OBJECT_NUMBERS.fullmatch(match["name"]) else Role()
@@ -79,6 +84,11 @@ def _role(name: str, names: Collection[str], optimizers: Collection[str]) -> Rol
     if _POWER.fullmatch(name) or (_NUMBERS.fullmatch(last) and _OPTIMIZER.search(base.rpartition("/")[2])):
         return Role("optimizer")
     return _VARIABLE
+
+
+def _is_in_object(name: str) -> bool:
+    """Whether a name can be that of an object's value at all, which is found out sooner than how it is made."""
+    return "/.ATTRIBUTES/" in name
 
 
 def _variable(base: str, names: Collection[str]) -> str | None:

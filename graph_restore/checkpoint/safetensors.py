@@ -14,7 +14,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from graph_restore.dtypes import DataType, type_name
+from graph_restore.dtypes import DataType, item_size, type_name
 from graph_restore.errors import CorruptionError, FormatError, UnsupportedFormatError, warn
 from graph_restore.storage import files
 from graph_restore.storage.extent import Extent
@@ -136,7 +136,7 @@ def write_safetensors(tensors: Mapping[str, LazyTensor], path: str, progress: Pr
     """
     _check_tensors(tensors)
     kinds = {name: _PLAIN.get(tensor.data_type, tensor.data_type) for name, tensor in tensors.items()}
-    order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
+    order = sorted(tensors, key=lambda name: (-item_size(tensors[name].data_type), name))
     header: dict[str, Any] = {}
     position = 0
     for name in order:

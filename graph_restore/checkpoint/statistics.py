@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.checkpoint.partial import OpaqueTensor
 from graph_restore.checkpoint.streaming import Array, pieces
 from graph_restore.tensors import LazyTensor, StringTensor

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.errors import CorruptionError
 from graph_restore.tensors import LazyTensor
 
-Array = np.ndarray[Any, Any]
+Array: TypeAlias = "np.ndarray[Any, Any]"
 
 
 def pieces(tensor: LazyTensor) -> Iterator[Array]:

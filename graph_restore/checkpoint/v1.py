@@ -14,8 +14,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.checkpoint.messages import TensorMeta, decode_metadata, decode_text, is_v1_metadata
 from graph_restore.checkpoint.partial import assemble
 from graph_restore.dtypes import DataType

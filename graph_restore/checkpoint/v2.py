@@ -14,8 +14,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.checkpoint.messages import (
     BundleEntry,
     decode_entry,

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.checkpoint.encoding import encode_text
 from graph_restore.checkpoint.messages import SliceExtents
 from graph_restore.checkpoint.partial import PartialStrings, PartialTensor

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.checkpoint.encoding import (
     encode_metadata,
     encode_slice,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.checkpoint.encoding import encode_bundle_entry, encode_bundle_header, encode_text, encode_varints
 from graph_restore.checkpoint.messages import BundleEntry
 from graph_restore.checkpoint.v2 import _length_bytes, shard_path

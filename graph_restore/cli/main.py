@@ -57,7 +57,7 @@ class _Verbs(click.Group):
         return found
 
     def invoke(self, ctx: click.Context) -> Any:
-        gc.set_threshold(100_000)  # what a command makes lives to its end; the search for garbage is a tenth of it all
+        gc.set_threshold(1_000_000)  # what a command makes lives to its end; the search for it is a tenth of all
         try:
             with _ended_in_order():
                 return super().invoke(ctx)

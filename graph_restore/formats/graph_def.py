@@ -86,51 +86,60 @@ class _Scanner:
             return self._window.bytes_at(offset, end - offset)
         if kind == "TensorProto":
             return self._cut(offset, end)
-        if kind == "GraphDef":
-            return b"".join(self._runs(kind, offset, end))
-        fields = list(self._window.fields(offset, end))
-        if not self._enter(kind, fields):
+        if kind == "SavedModel":  # whose MetaGraphDefs are counted, short ones too
+            return b"".join(self._cut_fields(kind, list(self._window.fields(offset, end)), end))
+        if not self._enter(kind, offset, end):
             return self._window.bytes_at(offset, end - offset)
-        content = b"".join(self._field(kind, item) for item in fields)
+        content = b"".join(self._runs(kind, offset, end))
         if kind == "FunctionDef":
             self._function = ""
         return content
 
     def _runs(self, kind: str, offset: int, end: int) -> Iterator[bytes]:
-        """The same, with fields that hold nothing to cut, as nearly all nodes do, taken many at a time."""
+        """The same, with fields that are too short to be cut, as nearly all nodes are, taken many at a time."""
         while offset < end:
             after = self._window.past_short(offset, end, PAYLOAD_FROM)
             if after > offset:
                 yield self._window.bytes_at(offset, after - offset)
             for item in self._window.fields(after, end):
-                yield self._field(kind, item)
+                yield from self._cut_fields(kind, [item], item.end)
                 after = item.end
                 break
             offset = after
 
-    def _field(self, kind: str, item: Field) -> bytes:
-        inner = _INNER[kind].get(item.number) if item.wire_type == BYTES else None
-        if inner is None or (item.length <= PAYLOAD_FROM and inner != "MetaGraphDef"):
-            return self._window.bytes_at(item.start, item.end - item.start)
-        content = self.remainder(inner, item.offset, item.end)
-        return encode_header(item.number, len(content)) + content
+    def _cut_fields(self, kind: str, fields: list[Field], end: int) -> Iterator[bytes]:
+        """The same for fields that are known, those with nothing to cut all at once."""
+        done = fields[0].start if fields else end
+        for item in fields:
+            inner = _INNER[kind].get(item.number) if item.wire_type == BYTES else None
+            if inner is None or (item.length <= PAYLOAD_FROM and inner != "MetaGraphDef"):
+                continue
+            if item.start > done:
+                yield self._window.bytes_at(done, item.start - done)
+            done = item.end
+            content = self.remainder(inner, item.offset, item.end)
+            yield encode_header(item.number, len(content)) + content
+        if end > done:
+            yield self._window.bytes_at(done, end - done)
 
-    def _enter(self, kind: str, fields: list[Field]) -> bool:
-        """Note the name of the node or function whose fields these are; False when it holds no value to cut."""
+    def _enter(self, kind: str, offset: int, end: int) -> bool:
+        """Note the name of the node or function that lies there; False when it holds no value to cut."""
         if kind == "NodeDef":
-            self._node = self._text(fields, 1)
+            self._node = self._text(offset, end)
         elif kind == "FunctionDef":
-            signature = next((item for item in fields if item.number == 1), None)
-            self._function = (
-                self._text(list(self._window.fields(signature.offset, signature.end)), 1) if signature else ""
-            )
+            signature = self._first(offset, end)
+            self._function = self._text(signature.offset, signature.end) if signature else ""
         elif kind == "AttrEntry":
-            return self._text(fields, 1) == "value"
+            return self._text(offset, end) == "value"
         return True
 
-    def _text(self, fields: list[Field], number: int) -> str:
-        for item in fields:
-            if item.number == number and item.wire_type == BYTES:
+    def _first(self, offset: int, end: int) -> Field | None:
+        """The field 1 of a message, most often its name, and nearly always at its start."""
+        return next((item for item in self._window.fields(offset, end) if item.number == 1), None)
+
+    def _text(self, offset: int, end: int) -> str:
+        for item in self._window.fields(offset, end):
+            if item.number == 1 and item.wire_type == BYTES:
                 return self._window.bytes_at(item.offset, item.length).decode("utf-8", "replace")
         return ""
 

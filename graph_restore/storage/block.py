@@ -15,9 +15,8 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
+from operator import lt
 from typing import NamedTuple
-
-import numpy as np
 
 from graph_restore.errors import CorruptionError, UnsupportedFormatError
 from graph_restore.storage import snappy
@@ -30,8 +29,9 @@ TRAILER = struct.Struct("<BI")
 LOADED = 1 << 20  # blocks up to this size are read and verified at once
 RESTART_INTERVAL = 16
 _MAX_KEY = 1 << 16
+_HEAD = 64  # bytes looked at for the head of an entry, and most often its key
 _UINT32 = struct.Struct("<I")
-_RESTARTS_AT_ONCE = 1 << 18
+_RESTARTS_AT_ONCE = 1 << 14
 _AS_SUCH, _SNAPPY = 0, 1
 
 
@@ -206,7 +206,8 @@ def _walk(window: Window, start: int, size: int, shift: int) -> Iterator[tuple[b
     end = start + _entries_size(window.source, start, size, shift)
     position, key = start, b""
     while position < end:
-        shared, unshared, length, rest = _entry_head(window, position, end, shift)
+        head = window.bytes_at(position, min(_HEAD, end - position))
+        shared, unshared, length, rest = _entry_head(head, window, position, shift)
         value = rest + unshared
         if shared > len(key) or shared + unshared > _MAX_KEY or value + length > end:
             raise CorruptionError(
@@ -216,7 +217,9 @@ def _walk(window: Window, start: int, size: int, shift: int) -> Iterator[tuple[b
                 expected=f"at most {len(key)} shared and {end - rest} more bytes",
                 found=f"{shared} shared, {unshared} of key, {length} of value",
             )
-        following = key[:shared] + window.bytes_at(rest, unshared)
+        begin = rest - position
+        own = head[begin : begin + unshared] if begin + unshared <= len(head) else window.bytes_at(rest, unshared)
+        following = key[:shared] + own
         if position > start and following <= key:
             raise CorruptionError("keys of a table are out of order", path=window.source.name, offset=position + shift)
         key = following
@@ -224,9 +227,8 @@ def _walk(window: Window, start: int, size: int, shift: int) -> Iterator[tuple[b
         position = value + length
 
 
-def _entry_head(window: Window, position: int, end: int, shift: int) -> tuple[int, int, int, int]:
-    """(shared, unshared, value length, offset of the rest of the key)."""
-    head = window.bytes_at(position, min(30, end - position))
+def _entry_head(head: bytes, window: Window, position: int, shift: int) -> tuple[int, int, int, int]:
+    """(shared, unshared, value length, offset of the rest of the key) of the entry that begins with `head`."""
     if len(head) > 2 and head[0] | head[1] | head[2] < 0x80:
         return head[0], head[1], head[2], position + 3
     numbers, used = [], 0
@@ -250,9 +252,9 @@ def _entries_size(source: Source, start: int, size: int, shift: int) -> int:
         )
     previous, limit = -1, max(1, entries)
     for chunk in source.chunks(start + entries, 4 * count, 4 * _RESTARTS_AT_ONCE):
-        restarts = np.frombuffer(chunk, "<u4").astype(np.int64)
-        steps = np.diff(restarts, prepend=previous)
-        if (previous < 0 and restarts[0] != 0) or steps.min() <= 0 or restarts[-1] >= limit:
+        restarts = (previous, *struct.unpack(f"<{len(chunk) // 4}I", chunk))
+        in_order = all(map(lt, restarts, restarts[1:]))
+        if (previous < 0 and restarts[1] != 0) or not in_order or restarts[-1] >= limit:
             raise CorruptionError("restarts of a table block are out of order", path=source.name, offset=start + shift)
-        previous = int(restarts[-1])
+        previous = restarts[-1]
     return entries

@@ -9,22 +9,18 @@ field   := varint(number << 3 | type), then by type
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from functools import cache, lru_cache
+from typing import Any, NamedTuple, TypeAlias
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.errors import CorruptionError
 from graph_restore.storage.source import Source
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 _WINDOW = 1 << 16
-_Array = np.ndarray[Any, Any]
+_Array: TypeAlias = "np.ndarray[Any, Any]"
 _SEVENS = 0x7F7F7F7F7F7F7F7F  # the bits of a varint that count
-_MASKS = np.array([_SEVENS & ((1 << 8 * length) - 1) for length in range(11)], np.uint64)  # by a varint's length
-_STEPS = [  # how far the upper of two groups is moved, where the lower one is, and where the upper one comes to be
-    tuple(map(np.uint64, (shift, low, low << 7 * shift)))
-    for shift, low in ((1, 0x007F007F007F007F), (2, 0x00003FFF00003FFF), (4, 0x000000000FFFFFFF))
-]
+_GROUPS = ((1, 0x007F007F007F007F), (2, 0x00003FFF00003FFF), (4, 0x000000000FFFFFFF))
 
 
 class Field(NamedTuple):
@@ -54,6 +50,7 @@ def encode_varint(value: int) -> bytes:
     return bytes(out)
 
 
+@lru_cache(4096)
 def encode_header(number: int, length: int) -> bytes:
     """The bytes before a length-delimited field's content."""
     return encode_varint(number << 3 | BYTES) + encode_varint(length)
@@ -71,17 +68,26 @@ def decode_varint(data: bytes, position: int, path: str = "<bytes>", base: int =
     raise CorruptionError("a varint does not end where it must", path=path, offset=base + position)
 
 
+@cache
+def _masks_and_steps() -> tuple[_Array, list[tuple[Any, ...]]]:
+    """The bits that count by a varint's length; and how far the upper of two groups of them is moved, where the lower
+    one is, and where the upper one comes to be."""
+    masks = np.array([_SEVENS & ((1 << 8 * length) - 1) for length in range(11)], np.uint64)
+    return masks, [tuple(map(np.uint64, (shift, low, low << 7 * shift))) for shift, low in _GROUPS]
+
+
 def decode_varints(data: _Array, starts: _Array, ends: _Array) -> _Array:
     """The uint64 values of varints of up to 10 bytes in `data`, a uint8 vector; `starts`, `ends`: of their first and
     last bytes.
 
     Eight bytes are taken at once, what is past the end masked out, then the groups of 7 bits moved together in pairs.
     """
+    masks, steps = _masks_and_steps()
     words = np.ndarray((data.size + 1,), "<u8", np.concatenate((data, np.zeros(8, np.uint8))), strides=(1,))
     lengths = ends - starts + 1
     values: _Array = words[starts]
-    values &= _MASKS[lengths]
-    for shift, low, high in _STEPS:
+    values &= masks[lengths]
+    for shift, low, high in steps:
         upper = values >> shift
         upper &= high
         values &= low
@@ -137,10 +143,34 @@ class Window:
             position = content + length
         return base + position
 
+    def contents(self, offset: int, end: int) -> Iterator[tuple[int, bytes]]:
+        """(number, bytes of the content) of every field; CorruptionError as for `fields`."""
+        while offset < end:
+            data, base = self._data, self._start
+            position, stop = offset - base, min(end - base, len(data))
+            while 0 <= position < stop - 1:  # as long as fields are plain and short
+                tag, after = data[position], position + 2 + data[position + 1]
+                if tag & 0x87 != BYTES or tag < 8 or data[position + 1] >= 0x80 or after > stop:
+                    break
+                yield tag >> 3, data[position + 2 : after]
+                position = after
+            offset = base + position
+            for field in self.fields(offset, end):
+                yield field.number, self.bytes_at(field.offset, field.length)
+                offset = field.end
+                break
+
     def fields(self, offset: int, end: int) -> Iterator[Field]:
         """Every field of the message in [offset, end); CorruptionError where it is no such message."""
         while offset < end:
             start = offset
+            begin = offset - self._start
+            if begin >= 0 and offset + 2 <= end and begin + 2 <= len(self._data):
+                tag, length = self._data[begin], self._data[begin + 1]
+                if 8 <= tag < 0x80 and tag & 7 == BYTES and length < 0x80 and offset + 2 + length <= end:
+                    offset += 2 + length
+                    yield Field(tag >> 3, BYTES, start, start + 2, length, 0)  # as nearly all are
+                    continue
             tag, offset = self.varint(offset, end)
             number, wire_type = tag >> 3, tag & 7
             value = 0

@@ -5,11 +5,11 @@ Nodes are copied before they are changed, so that the graph a transform was give
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any
 
 from graph_restore.errors import warn
-from graph_restore.graph import Graph, consumers
+from graph_restore.graph import Graph, consumers, sources
 from graph_restore.names import is_control, node_of, parse_tensor_name
 from graph_restore.protos import NodeDef, TensorProto
 from graph_restore.tensor_proto import encode_head
@@ -68,27 +68,42 @@ class Draft:
         self.nodes = {name: node for name, node in self.nodes.items() if name in names}
         self.payloads = {key: value for key, value in self.payloads.items() if key[0] or key[1] in names}
 
+    def inputs(self, name: str) -> tuple[str, ...]:
+        """What the node of that name takes now, as NodeDef.input has it."""
+        return tuple(self.nodes[name].input[:]) if name in self._own else self.graph.inputs(name)
+
+    def sources(self, name: str) -> tuple[str, ...]:
+        """The names of the nodes that it takes these from, one for each."""
+        return sources(self.nodes[name].input[:]) if name in self._own else self.graph.sources(name)
+
+    def of_ops(self, ops: Container[str]) -> list[str]:
+        """The names of the nodes of any of these ops, in the draft's order."""
+        found = {node.name for node in self.graph.of_ops(ops)} - self._own
+        found |= {name for name in self._own if name in self.nodes and self.nodes[name].op in ops}
+        return [name for name in self.nodes if name in found] if found else []
+
     def ancestors(
         self, roots: Iterable[str], data_only: bool = False, stop: Callable[[Any], bool] | None = None
     ) -> set[str]:
         """The nodes that `roots` need, themselves included; not past nodes for which `stop` holds."""
         found: set[str] = set()
-        waiting = list(roots)
+        waiting, unchanged = list(roots), self.graph.sources
         while waiting:
             name = waiting.pop()
             if name in found or name not in self.nodes:
                 continue
             found.add(name)
-            node = self.nodes[name]
-            if stop is None or not stop(node):
-                for item in node.input:
-                    if not (data_only and is_control(item)):
-                        waiting.append(node_of(item))
+            if stop is not None and stop(self.nodes[name]):
+                continue
+            if data_only:
+                waiting.extend(data_sources(self.inputs(name)))
+            else:
+                waiting.extend(self.sources(name) if name in self._own else unchanged(name))
         return found
 
     def consumers(self) -> dict[str, list[tuple[Any, int]]]:
         """Node name to the (NodeDef, input position) pairs that take any of its outputs, as the draft is now."""
-        return consumers(self.nodes)
+        return consumers(self.nodes, self.sources)
 
     def data_inputs(self, node: Any) -> list[Tensor]:
         """The tensors a node takes."""
@@ -120,7 +135,12 @@ def control_inputs(node: Any) -> list[str]:
 
 def data_nodes(node: Any) -> Iterator[str]:
     """The names of the nodes a node takes tensors from."""
-    return (node_of(item) for item in node.input if not is_control(item))
+    return data_sources(node.input)
+
+
+def data_sources(inputs: Iterable[str]) -> Iterator[str]:
+    """The names of the nodes that tensors among inputs come from."""
+    return (node_of(item) for item in inputs if not is_control(item))
 
 
 def add_const(draft: Draft, name: str, tensor: LazyTensor) -> str:

@@ -69,11 +69,12 @@ def cut_feeds(draft: Draft, feeds: Sequence[Tensor], fetches: Sequence[Tensor]) 
 
 def cut_pipelines(draft: Draft, fetches: Sequence[Tensor]) -> None:
     """Turn queues and iterators that the fetches still need into placeholders."""
-    if not any(node.op in INPUT_PIPELINES for node in draft.nodes.values()):
+    pipelines = draft.of_ops(INPUT_PIPELINES)
+    if not pipelines:
         return
     needed = draft.ancestors({name for name, _ in fetches}, stop=lambda node: node.op in INPUT_PIPELINES)
     used = used_outputs(draft, needed, fetches)
-    for name in [name for name in draft.nodes if name in needed and draft.nodes[name].op in INPUT_PIPELINES]:
+    for name in [name for name in pipelines if name in needed]:
         outputs = used.get(name, set())
         op = draft.nodes[name].op
         _cut(draft, name, outputs or {0}, outputs)
@@ -94,7 +95,7 @@ def used_outputs(draft: Draft, needed: set[str], fetches: Sequence[Tensor]) -> d
     """Node name to the outputs that needed nodes or the fetches take."""
     used: dict[str, set[int]] = {}
     for name in needed:
-        for item in draft.nodes[name].input:
+        for item in draft.inputs(name):
             if not is_control(item):
                 source, index = parse_tensor_name(item)
                 used.setdefault(source, set()).add(index)

@@ -12,34 +12,70 @@ from typing import Any
 from graph_restore.dtypes import REF_OFFSET
 from graph_restore.errors import FreezeError, NodeNotFoundError
 from graph_restore.graph import Graph
-from graph_restore.names import node_of
+from graph_restore.names import is_control, node_of
+from graph_restore.ops import OpTable
 from graph_restore.transforms.draft import Draft
 from graph_restore.transforms.functions import reachable_functions
 from graph_restore.variables import VARIABLE_OPS, Variables
 
 
-def clean(draft: Draft, keep_devices: bool) -> None:
-    """Drop attrs that no longer hold, reference types, and (unless kept) devices."""
-    for name in list(draft.nodes):
-        node = draft.nodes[name]
-        stale = [key for key in ("_class", "_output_shapes") if key in node.attr]
-        references = [key for key, value in node.attr.items() if value.type > REF_OFFSET]
-        if stale or references or (node.device and not keep_devices):
-            changed = draft.change(name)
-            if "_output_shapes" in changed.attr:
-                _keep_shape(changed)
-                del changed.attr["_output_shapes"]
-            if "_class" in changed.attr:
-                keep_living(changed, draft.nodes)
-            for key in references:
-                changed.attr[key].type -= REF_OFFSET
-            if not keep_devices:
-                changed.device = ""
+def finished(draft: Draft, kept: Variables, keep_devices: bool) -> Graph:
+    """The draft as a clean graph that surely has no variable but those kept and no dangling input."""
+    graph = draft.finish()
+    _clean(graph, keep_devices)
+    left = [name for name in draft.of_ops(VARIABLE_OPS) if kept.get(name) is None]
+    if left:
+        raise FreezeError(
+            f"variables are left in the graph: {', '.join(left)}; this is a defect, please report it with the model",
+            variables=left,
+        )
+    present = set(draft.nodes)
+    for name in draft.nodes:
+        if not present.issuperset(draft.sources(name)):
+            item = next(item for item in draft.inputs(name) if node_of(item) not in present)
+            raise NodeNotFoundError(f"node {name} takes {item}, which the graph does not have")
+    _check_references(graph, draft.graph.ops)
+    graph = reachable_functions(graph)
+    for function in graph.graph_def.library.function:
+        for node in function.node_def:
+            if node.op in VARIABLE_OPS:
+                raise FreezeError(
+                    f"function {function.signature.name} makes a variable of its own, {node.name}; feed what it gives",
+                    nodes={f"{function.signature.name}/{node.name}": "a variable made in a function"},
+                )
+    return graph
+
+
+def _clean(graph: Graph, keep_devices: bool) -> None:
+    """Drop attrs that no longer hold, reference types, and (unless kept) devices, in a graph just made."""
+    for op, nodes in graph.by_op.items():
+        kinds = _type_attrs(graph, op)
+        for node in nodes:
+            attrs = node.attr
+            if "_output_shapes" in attrs:
+                if op == "Placeholder":
+                    _keep_shape(node)
+                del attrs["_output_shapes"]
+            if "_class" in attrs:
+                keep_living(node, graph.nodes)
+            for key in list(attrs) if kinds is None else kinds:
+                if key in attrs and attrs[key].type > REF_OFFSET:
+                    attrs[key].type -= REF_OFFSET
+            if not keep_devices and node.device:
+                node.device = ""
+
+
+def _type_attrs(graph: Graph, name: str) -> list[str] | None:
+    """The attrs of an op that are a type; None where its definition does not tell of all."""
+    op = graph.ops.get(name)
+    if op is None or name in graph.functions:
+        return None
+    return sorted({key for one in (op, *op.older) for key, attr in one.attrs.items() if attr.type == "type"})
 
 
 def _keep_shape(node: Any) -> None:
     """A placeholder's shape, which graphs before TensorFlow 1.0 state only in `_output_shapes`."""
-    stated = node.attr["_output_shapes"].list.shape if node.op == "Placeholder" else ()
+    stated = node.attr["_output_shapes"].list.shape
     if stated and stated[0].dim and not node.attr["shape"].shape.dim:
         node.attr["shape"].shape.CopyFrom(stated[0])
 
@@ -54,42 +90,19 @@ def keep_living(node: Any, nodes: Mapping[str, Any]) -> None:
         node.attr["_class"].list.s.extend(kept)
 
 
-def checked(draft: Draft, kept: Variables) -> Graph:
-    """The draft as a graph that surely has no variable but those kept and no dangling input."""
-    left = [one.name for one in draft.nodes.values() if one.op in VARIABLE_OPS and kept.get(one.name) is None]
-    if left:
-        raise FreezeError(
-            f"variables are left in the graph: {', '.join(left)}; this is a defect, please report it with the model",
-            variables=left,
-        )
-    for node in draft.nodes.values():
-        for item in node.input:
-            if node_of(item) not in draft.nodes:
-                raise NodeNotFoundError(f"node {node.name} takes {item}, which the graph does not have")
-        _check_references(draft, node)
-    graph = reachable_functions(draft.finish())
-    for function in graph.graph_def.library.function:
-        for node in function.node_def:
-            if node.op in VARIABLE_OPS:
-                raise FreezeError(
-                    f"function {function.signature.name} makes a variable of its own, {node.name}; feed what it gives",
-                    nodes={f"{function.signature.name}/{node.name}": "a variable made in a function"},
-                )
-    return graph
-
-
-def _check_references(draft: Draft, node: Any) -> None:
+def _check_references(graph: Graph, ops: OpTable) -> None:
     """FreezeError for a node that must be given a reference and is given the value of a variable, or a feed."""
-    op = draft.graph.ops.get(node.op)
-    if op is None or not any(argument.is_ref for argument in op.inputs):
-        return
-    for position, item in enumerate(draft.data_inputs(node)):
-        if draft.graph.ops.is_ref_input(node, position) and draft.nodes[item[0]].op in ("Const", "Placeholder"):
-            raise FreezeError(
-                f"{node.name} ({node.op}) must be given a variable's reference, and {item[0]} is no variable once the "
-                "graph is frozen or fed; feed its outputs, or fetch something before it",
-                nodes={node.name: f"takes the reference of {item[0]}"},
-            )
+    known = {name: op for name in graph.by_op if (op := ops.get(name)) is not None}
+    taking = {name for name, op in known.items() if any(argument.is_ref for argument in op.inputs)}
+    for node in graph.of_ops(taking):
+        sources = [node_of(item) for item in node.input if not is_control(item)]
+        for position, source in enumerate(sources):
+            if ops.is_ref_input(node, position) and graph.nodes[source].op in ("Const", "Placeholder"):
+                raise FreezeError(
+                    f"{node.name} ({node.op}) must be given a variable's reference, and {source} is no variable once "
+                    "the graph is frozen or fed; feed its outputs, or fetch something before it",
+                    nodes={node.name: f"takes the reference of {source}"},
+                )
 
 
 def still_valid(signatures: Mapping[str, Any], graph: Graph) -> dict[str, Any]:

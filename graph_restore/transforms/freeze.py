@@ -25,7 +25,7 @@ from graph_restore.transforms.constants import set_constants
 from graph_restore.transforms.draft import Draft, Tensor
 from graph_restore.transforms.feeds import cut_feeds, cut_pipelines, resolve
 from graph_restore.transforms.fetches import choose
-from graph_restore.transforms.finish import checked, clean, still_valid
+from graph_restore.transforms.finish import finished, still_valid
 from graph_restore.transforms.former import name_former_constants
 from graph_restore.transforms.functions import modern_functions
 from graph_restore.transforms.inference import turn_to_inference
@@ -82,16 +82,16 @@ def freeze(
     draft = turn_to_inference(draft, graph.nodes, model.variables, targets) if inference else draft
     cut_pipelines(draft, targets)
     roots = {name for name, _ in [*targets, *sources]}
-    fillers = table_initializers(draft, model, draft.ancestors(roots))
+    needed = draft.ancestors(roots)
+    fillers = table_initializers(draft, model, needed)
     roots |= {name for names in fillers.values() for name in names}
     inline_tables(draft, model, fillers, tables == "inline", asset_dir)
     roots |= initializer_nodes(draft, kept, roots, targets)
-    draft.keep(draft.ancestors(roots))
+    draft.keep(draft.ancestors(roots) if fillers or len(kept) else needed)
     freeze_variables(draft, others(model.variables, kept), targets, roots, on_update, model.restoration)
     name_former_constants(draft, roots)
     init_op = init_node(draft, model.init_op, fillers)
-    clean(draft, keep_devices)
-    frozen = checked(draft, kept)
+    frozen = finished(draft, kept, keep_devices)
     result = replace(
         model,
         graph=frozen,

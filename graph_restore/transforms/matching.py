@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from graph_restore.checkpoint.objects import OBJECT_GRAPH_KEY, VALUE_SUFFIX, object_graph
@@ -84,7 +83,7 @@ class Finder:
         for name, box, authority in self._candidates(variable):
             if name in self._tensors:
                 facts = {**variable.authority, "checkpoint_key": authority}
-                found = replace(variable, checkpoint_key=name, slice=box, authority=facts)
+                found = variable.replaced(checkpoint_key=name, slice=box, authority=facts)
                 return Match(found, *self._tensors[name])
         return None
 
@@ -98,7 +97,7 @@ class Finder:
             names.insert(0, shadow_key or shadow.name)
         for name in names:
             if name in self._tensors:
-                return Match(replace(variable, checkpoint_key=name), *self._tensors[name])
+                return Match(variable.replaced(checkpoint_key=name), *self._tensors[name])
         return None
 
     def _renamed_full_names(self, renaming: Renaming) -> dict[str, str]:

@@ -51,7 +51,7 @@ class Report:
 
     def miss(self, variable: Variable) -> None:
         """A variable that no source has a tensor for."""
-        lacking = replace(variable, checkpoint_key=variable.checkpoint_key or variable.name)
+        lacking = variable.replaced(checkpoint_key=variable.checkpoint_key or variable.name)
         self._variables.append(lacking)
         self._details[variable.name] = variable.describe()
         self._missing[variable.name] = lacking.checkpoint_key or ""
@@ -63,7 +63,7 @@ class Report:
         self._details[variable.name] = variable.describe()
         self._keys.add(key)
         value = self._value(variable, key, tensor)
-        self._variables.append(variable if value is None else replace(variable, value=value))
+        self._variables.append(variable if value is None else variable.replaced(value=value))
         if value is None:
             return
         self._restored[variable.name] = key

@@ -41,7 +41,7 @@ _WHOLE_LINE, _LINE_NUMBER = -2, -1
 
 def table_initializers(draft: Draft, model: Model, needed: set[str]) -> dict[str, list[str]]:
     """Hash table node to the nodes that fill it, for every table in `needed`; FreezeError for a table with none."""
-    tables = [(name, node) for name, node in draft.nodes.items() if node.op in _TABLES and name in needed]
+    tables = [(name, draft.nodes[name]) for name in draft.of_ops(_TABLES) if name in needed]
     users = draft.consumers() if tables else {}
     found: dict[str, list[str]] = {}
     for name, node in tables:

@@ -17,7 +17,7 @@ from graph_restore.errors import FreezeError, UnsupportedFormatError, near_names
 from graph_restore.graph import tensor_attr
 from graph_restore.model import Restoration
 from graph_restore.names import is_control, node_of
-from graph_restore.protos import NodeDef, TensorProto
+from graph_restore.protos import NodeDef
 from graph_restore.tensor_proto import encode_head
 from graph_restore.transforms.aliases import INITIALISED_TESTS, Aliases, find_aliases
 from graph_restore.transforms.captures import Captures, argument_of, is_call
@@ -58,9 +58,9 @@ def freeze_variables(
     _turn_readers(draft, aliases, {variable.name: variable for variable in read})
     for variable in needed:
         _turn_into_const(draft, variable)
-    for name in [name for name, node in draft.nodes.items() if node.op == "RefSelect"]:
+    for name in draft.of_ops(("RefSelect",)):
         _turn_selection(draft, name, {variable.name: variable for variable in read})
-    for name in [name for name, node in draft.nodes.items() if node.op in _PLAIN and not _stays_reference(draft, node)]:
+    for name in [name for name in draft.of_ops(_PLAIN) if not _stays_reference(draft, draft.nodes[name])]:
         draft.change(name).op = _PLAIN[draft.nodes[name].op]
     draft.keep(draft.ancestors(roots))
 
@@ -136,9 +136,9 @@ def _turn_into_const(draft: Draft, variable: Variable) -> None:
     assert variable.value is not None
     const = NodeDef(name=variable.name, op="Const", device=draft.nodes[variable.name].device)
     const.attr["dtype"].type = variable.data_type
-    head = encode_head(variable.value)
-    const.attr["value"].tensor.CopyFrom(TensorProto.FromString(head))
-    const.attr["value"].tensor.dtype = variable.data_type
+    tensor = const.attr["value"].tensor
+    tensor.MergeFromString(encode_head(variable.value))
+    tensor.dtype = variable.data_type
     draft.add(const)
     draft.payloads[("", variable.name)] = variable.value
 
