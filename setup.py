@@ -20,7 +20,7 @@ def version() -> str:
 
 
 CORE = ["numpy>=1.23", "protobuf>=4.25", "google-crc32c>=1.5", "ml_dtypes>=0.4", "click>=8.1", "rich>=13"]
-TEST = ["pytest>=8", "hypothesis>=6", "grpcio-tools>=1.62"]
+TEST = ["pytest>=8", "pytest-xdist>=3", "hypothesis>=6", "grpcio-tools>=1.62"]
 
 setup(
     name="graph-restore",
