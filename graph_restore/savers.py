@@ -159,14 +159,22 @@ def _slice(spec: Any) -> TensorSlice | None:
 
 
 def _takers(graph: Graph) -> _Takers:
-    """Tensor to the names of the Assigns whose value it is, and of the nodes that pass it on."""
+    """Tensor to the names of the Assigns whose restored value it is, and of the nodes that pass it on."""
     found: _Takers = {}
-    for op in (*sorted(ASSIGN_OPS), *sorted(_VALUE_CARRIERS)):
+    reached = {name for op in RESTORE_OPS for name in graph.names_by_op.get(op, ())}
+    waiting: list[tuple[str, str]] = []
+    for op in (*sorted(ASSIGN_OPS), *sorted(_VALUE_CARRIERS)) if reached else ():
         position = 1 if op in ASSIGN_OPS else 0
-        for name in graph.names_by_op.get(op, ()):
-            inputs = graph.inputs(name)
-            if len(inputs) > position:
-                found.setdefault(parse_tensor_name(inputs[position]), []).append(name)
+        taken = [(name, graph.inputs(name)) for name in graph.names_by_op.get(op, ())]
+        waiting += [(name, inputs[position]) for name, inputs in taken if len(inputs) > position]
+    for distance in range(8):  # as far as the values go; every other Identity is left alone, but for very long ways
+        taking = [(name, item) for name, item in waiting if distance == 7 or item.partition(":")[0] in reached]
+        for name, item in taking:
+            found.setdefault(parse_tensor_name(item), []).append(name)
+        reached = {name for name, _ in taking}
+        if not reached:
+            break
+        waiting = [pair for pair in waiting if pair[0] not in reached]
     return found
 
 

@@ -8,11 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from corpus import Case, case, cases
 
 import graph_restore as gr
 from graph_restore.dtypes import DataType, type_name
+from graph_restore.graph import Graph, tensor_attr
+from graph_restore.protos import GraphDef, NodeDef
+from graph_restore.savers import find_savers
 from graph_restore.variables import Variable
 
 _load = functools.cache(gr.load)
@@ -200,3 +204,19 @@ def test_a_variable_is_replaced_as_a_whole() -> None:
     assert variable.shape == (2,)
     with pytest.raises(TypeError, match="no shapes"):
         variable.replaced(shapes=(3,))
+
+
+@pytest.mark.parametrize("length", [0, 1, 5, 6, 7, 8, 30])
+@pytest.mark.parametrize("order", [1, -1], ids=["in order", "backwards"])
+def test_a_restored_value_may_pass_through_many_nodes(length: int, order: int) -> None:
+    nodes = ["RestoreV2", *["Identity"] * length]
+    chain = [
+        NodeDef(name="file", op="Const"), NodeDef(name="w", op="VariableV2"),
+        NodeDef(name="keys", op="Const"), NodeDef(name="assign", op="Assign", input=["w", f"n{length}"]),
+    ]  # fmt: skip
+    chain[2].attr["value"].CopyFrom(tensor_attr(np.array([b"saved/w"], object)))
+    for number, op in enumerate(nodes):
+        inputs = [f"n{number - 1}"] if number else ["file", "keys"]
+        chain.append(NodeDef(name=f"n{number}", op=op, input=inputs))
+    (saver,) = find_savers(Graph(GraphDef(node=chain[::order])))
+    assert [(entry.key, entry.variable, entry.restored_by) for entry in saver.entries] == [("saved/w", "w", "assign")]
