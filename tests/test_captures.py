@@ -99,6 +99,82 @@ def test_frozen_saved_model_computes_the_same(write: Callable[[str], Arrays], tm
         np.testing.assert_array_equal(found[key], value)
 
 
+@pytest.mark.parametrize("positive", [True, False])
+def test_gradients_make_functions_return_handles(positive: bool, tmp_path: Path) -> None:
+    """The forward functions and loops return what the backward ones need: the handles of variables among it."""
+    import tensorflow.compat.v1 as tf
+
+    with tf.Graph().as_default() as graph:
+        tf.enable_control_flow_v2()
+        try:
+            x = tf.placeholder(tf.float32, [2, 3], name="x")
+            table = tf.get_variable("table", initializer=RANDOM.randn(5, 3).astype("f"), use_resource=True)
+            scale = tf.get_variable("scale", initializer=RANDOM.randn(3).astype("f"), use_resource=True)
+
+            @tf.function
+            def inner(rows: Any) -> Any:
+                return tf.cond(tf.reduce_sum(rows) > 0, lambda: rows * scale, lambda: rows - scale)
+
+            @tf.function
+            def outer(rows: Any) -> Any:
+                turn = lambda i, h: (i + 1, inner(h) + tf.nn.embedding_lookup(table, [i, i + 1]))  # noqa: E731
+                return tf.while_loop(lambda i, h: i < 3, turn, [0, rows])[1]
+
+            y = tf.cond(tf.reduce_sum(x) > 0, lambda: outer(x), lambda: inner(x))
+            slopes = tf.gradients(tf.reduce_sum(y * y), [x, scale])
+            fetches = [tf.identity(one, name=f"y_{n}").name for n, one in enumerate([y, *slopes])]
+        finally:
+            tf.disable_control_flow_v2()
+        feeds = {"x:0": np.arange(6, dtype="f").reshape(2, 3) * (1 if positive else -1)}
+        with tf.Session() as session:
+            session.run(tf.global_variables_initializer())
+            tf.train.Saver().save(session, str(tmp_path / "model.ckpt"))
+            expected = session.run(fetches, feeds)
+    frozen = gr.freeze(gr.restore(gr.load(graph.as_graph_def()), tmp_path / "model.ckpt"), fetches, list(feeds))
+    assert not {node.op for node in frozen.graph.graph_def.node} & {"VarHandleOp", "ReadVariableOp"}
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.import_graph_def(frozen.graph.materialize(), name="")
+        for found, value in zip(session.run(fetches, feeds), expected):
+            np.testing.assert_allclose(found, value, rtol=1e-5, atol=1e-6)
+
+
+def _choice(second: str) -> Any:
+    """If(p, the handle it takes, what `second` gives), read afterwards."""
+    import tensorflow.compat.v1 as tf
+    from google.protobuf import text_format
+
+    arguments = 'input_arg { name: "h" type: DT_RESOURCE } output_arg { name: "r" type: DT_RESOURCE }'
+    handle = 'attr { key: "dtype" value { type: DT_FLOAT } } attr { key: "shape" value { shape { } } }'
+    branch = 'attr { key: "%s" value { func { name: "%s" } } }'
+    types = 'attr { key: "%s" value { list { type: DT_RESOURCE } } }'
+    return text_format.Parse(
+        f"""node {{ name: "p" op: "Placeholder" attr {{ key: "dtype" value {{ type: DT_BOOL }} }} }}
+        node {{ name: "w" op: "VarHandleOp" {handle} }}
+        node {{ name: "choice" op: "If" input: "p" input: "w" attr {{ key: "Tcond" value {{ type: DT_BOOL }} }}
+          {types % "Tin"} {types % "Tout"} {branch % ("then_branch", "one")} {branch % ("else_branch", "other")} }}
+        node {{ name: "y" op: "ReadVariableOp" input: "choice" attr {{ key: "dtype" value {{ type: DT_FLOAT }} }} }}
+        library {{ function {{ signature {{ name: "one" {arguments} }} ret {{ key: "r" value: "h" }} }}
+          function {{ signature {{ name: "other" {arguments} }} {second} }} }} versions {{ producer: 1087 }}""",
+        tf.GraphDef(),
+    )
+
+
+def test_branches_that_return_a_handle() -> None:
+    import tensorflow.compat.v1 as tf
+
+    same = 'node_def { name: "i" op: "Identity" input: "h" attr { key: "T" value { type: DT_RESOURCE } } }'
+    model = gr.load(_choice(same + ' ret { key: "r" value: "i:output:0" }'))
+    frozen = gr.freeze(gr.restore(model, {"w": np.float32(4)}), "y", "p")
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.import_graph_def(frozen.graph.materialize(), name="")
+        assert [session.run("y:0", {"p:0": p}) for p in (True, False)] == [4, 4]
+    table = 'node_def { name: "t" op: "HashTableV2" attr { key: "key_dtype" value { type: DT_STRING } } '
+    table += 'attr { key: "value_dtype" value { type: DT_INT64 } } } ret { key: "r" value: "t:table_handle:0" }'
+    model = gr.restore(gr.load(_choice(table)), {"w": np.float32(4)})
+    with pytest.raises(gr.FreezeError, match="choice .If. gives a variable's handle in one branch"):
+        gr.freeze(model, "y", "p")
+
+
 def test_a_function_that_updates_its_variable_is_refused(tmp_path: Path) -> None:
     import tensorflow as tf
 
