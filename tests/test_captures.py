@@ -175,22 +175,57 @@ def test_branches_that_return_a_handle() -> None:
         gr.freeze(model, "y", "p")
 
 
-def test_a_function_that_updates_its_variable_is_refused(tmp_path: Path) -> None:
+def _counting(folder: str, inside: str) -> Any:
+    """A module that counts its calls in a function within a function; `inside`: where the count is raised."""
     import tensorflow as tf
 
     class Counter(tf.Module):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             self.count = tf.Variable(1.0, name="count")
+            self.weights = tf.Variable(RANDOM.randn(3).astype("f"))
 
-        @tf.function(input_signature=[tf.TensorSpec([], tf.float32)])
+        @tf.function
+        def scaled(self, x: Any) -> Any:
+            if inside == "cond":
+                tf.cond(x[0] > 0, lambda: self.count.assign_add(1.0).read_value(), self.count.read_value)
+            elif inside == "loop":
+                for _ in tf.range(3):
+                    self.count.assign_add(1.0)
+            else:
+                self.count.assign_add(x[0])
+            return x * self.weights
+
+        @tf.function(input_signature=[tf.TensorSpec([3], tf.float32, name="x")])
         def call(self, x: Any) -> Any:
-            return {"y": x + self.count.assign_add(1.0)}
+            before = self.count * 10.0
+            return {"y": self.scaled(x), "before": before, "after": self.count + 0.0}
 
     counter = Counter()
-    tf.saved_model.save(counter, str(tmp_path), signatures=counter.call)
-    restored = gr.restore(gr.load(tmp_path))
+    tf.saved_model.save(counter, folder, signatures=counter.call)
+    signature = tf.saved_model.load(folder).signatures["serving_default"]
+    return {key: value.numpy() for key, value in signature(tf.constant([2.0, 3.0, 4.0])).items()}
+
+
+def test_a_function_that_updates_its_variable(tmp_path: Path) -> None:
+    import tensorflow.compat.v1 as tf
+
+    expected = _counting(str(tmp_path), "function")
+    assert expected["before"] == 10 and expected["after"] == 3
+    frozen = gr.freeze(gr.restore(gr.load(tmp_path)))
+    names = frozen.signatures["serving_default"].outputs
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.import_graph_def(frozen.graph.materialize(), name="")
+        feeds = {frozen.feeds[0]: [2.0, 3.0, 4.0]}
+        for _ in range(2):
+            found = session.run({key: info.name for key, info in names.items()}, feeds)
+            assert {key: value.tolist() for key, value in found.items()} == {k: v.tolist() for k, v in expected.items()}
+
+
+@pytest.mark.parametrize("inside", ["cond", "loop"])
+def test_a_function_that_updates_its_variable_now_and_then_is_refused(inside: str, tmp_path: Path) -> None:
+    _counting(str(tmp_path), inside)
     with pytest.raises(gr.FreezeError, match="AssignAddVariableOp"):
-        gr.freeze(restored)
+        gr.freeze(gr.restore(gr.load(tmp_path)))
 
 
 def test_a_function_that_calls_itself_is_refused_by_name() -> None:

@@ -2,7 +2,8 @@
 
 1. Functions older than TensorFlow 1.0 are brought to today's form; the graph is cut at the feeds and to the fetches;
    what given constants settle is settled (see `conditions`), and training forms are turned if asked (see `inference`).
-2. In-graph updates are settled (see `updates`), so that every variable left is only read.
+2. In-graph updates, those in functions too (see `open_calls`), are settled (see `updates`), so that every variable left
+   is only read.
 3. Each variable becomes a Const of the same name, its value left where it is on disk; reads of handles become Identity,
    gathers plain gathers; ops that pass references on become those that pass tensors on.
 4. Tables get Const keys and values and are initialised by their look-ups (see `tables`).
@@ -29,6 +30,7 @@ from graph_restore.transforms.finish import finished, still_valid
 from graph_restore.transforms.former import name_former_constants
 from graph_restore.transforms.functions import modern_functions
 from graph_restore.transforms.inference import turn_to_inference
+from graph_restore.transforms.open_calls import open_updating_calls
 from graph_restore.transforms.partial import initializer_nodes, kept_variables, others, with_kept
 from graph_restore.transforms.precision import PRECISIONS, reduce_precision
 from graph_restore.transforms.selection import Selection
@@ -77,6 +79,7 @@ def freeze(
     targets = _outputs(draft, targets, model.variables) if fetches is not None else targets
     given = set_constants(draft, constants or {})
     cut_feeds(draft, sources, targets)
+    open_updating_calls(draft, draft.ancestors(name for name, _ in targets))
     fold_conditions(draft, given - {name for name, _ in sources}, targets)
     draft = draft.with_functions()
     draft = turn_to_inference(draft, graph.nodes, model.variables, targets) if inference else draft
