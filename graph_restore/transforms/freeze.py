@@ -79,7 +79,7 @@ def freeze(
     targets = _outputs(draft, targets, model.variables) if fetches is not None else targets
     given = set_constants(draft, constants or {})
     cut_feeds(draft, sources, targets)
-    open_updating_calls(draft, draft.ancestors(name for name, _ in targets))
+    open_updating_calls(draft, targets)
     fold_conditions(draft, given - {name for name, _ in sources}, targets)
     draft = draft.with_functions()
     draft = turn_to_inference(draft, graph.nodes, model.variables, targets) if inference else draft
@@ -109,8 +109,7 @@ def freeze(
         feeds=tuple(tensor_name(*tensor) for tensor in sources),
         notes=(*model.notes, *draft.notes),
     )
-    result = reduce_precision(result, precision, model.variables) if precision is not None else result
-    return with_kept(result, kept)
+    return with_kept(reduce_precision(result, precision, model.variables) if precision is not None else result, kept)
 
 
 def _check_arguments(model: Any, tables: str, on_update: str, precision: str | None, asset_dir: str | None) -> None:

@@ -8,13 +8,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from graph_restore.names import is_control, node_of
 from graph_restore.transforms.aliases import may_update
 from graph_restore.transforms.contexts import Context, Contexts
-from graph_restore.transforms.draft import Draft
+from graph_restore.transforms.draft import Draft, Tensor
 from graph_restore.transforms.inlining import can_inline, inline
 from graph_restore.transforms.returned import called
 from graph_restore.variables import VARIABLE_OPS
@@ -24,8 +24,11 @@ _MOST_ROUNDS = 100  # a function that calls itself would take any number
 _WITHOUT_EFFECT = VARIABLE_OPS | {"Const", "Placeholder", "PlaceholderWithDefault"}
 
 
-def open_updating_calls(draft: Draft, needed: set[str]) -> None:
-    """Open the calls among `needed` whose functions update variables."""
+def open_updating_calls(draft: Draft, targets: Iterable[Tensor]) -> None:
+    """Open the calls that `targets` need whose functions update variables."""
+    if not draft.graph.functions:
+        return
+    needed = draft.ancestors(name for name, _ in targets)
     updating: dict[str, bool] = {}
     waiting = [name for name in draft.nodes if name in needed and _function_of(draft, draft.nodes[name], updating)]
     for _ in range(_MOST_ROUNDS):

@@ -159,14 +159,13 @@ def _turn_readers(draft: Draft, aliases: Aliases, variables: Mapping[str, Variab
     _turn_calls(draft, calls)
     for (name, _), owner in aliases.tensors.items():
         variable = variables[owner]
-        node = draft.nodes[name]
-        if (
-            variable.kind == "resource"
-            and name != owner
-            and "T" in node.attr
-            and not is_call(node, draft.graph.functions)
-        ):
+        if variable.kind == "resource" and name != owner and _passes_one_on(draft, name):
             draft.change(name).attr["T"].type = variable.data_type
+
+
+def _passes_one_on(draft: Draft, name: str) -> bool:
+    node = draft.nodes[name]
+    return "T" in node.attr and not is_call(node, draft.graph.functions)
 
 
 def _turn_calls(draft: Draft, calls: Mapping[str, Mapping[int, int]]) -> None:
