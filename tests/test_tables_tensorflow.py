@@ -157,6 +157,10 @@ def test_tables_wherever_they_are_looked_up(kind: str, where: str, tmp_path: Pat
             frozen = gr.freeze(model, names, "words", tables=mode)
             for value, expected in zip(run(frozen, names, mode), answers):
                 np.testing.assert_array_equal(value, expected)
+            if mode == "inline":
+                again = gr.freeze(gr.unfreeze(frozen), names, "words")
+                for value, expected in zip(run(again, names, mode), answers):
+                    np.testing.assert_array_equal(value, expected)
 
 
 def run(frozen: gr.Model, names: list[str], mode: str) -> Any:

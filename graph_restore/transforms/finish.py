@@ -39,7 +39,7 @@ def finished(draft: Draft, kept: Variables, keep_devices: bool) -> Graph:
             raise NodeNotFoundError(f"node {name} takes {item}, which the graph does not have")
     _check_references(graph, draft.graph.ops)
     graph = reachable_functions(graph)
-    _check_resources(graph.of_ops(op for op in graph.by_op if op.endswith(_HOLDERS)))
+    _check_resources(graph.of_ops({op for op in graph.by_op if op.endswith(_HOLDERS)}))
     for function in graph.graph_def.library.function:
         _check_resources(function.node_def)
         for node in function.node_def:

@@ -74,8 +74,7 @@ def freeze(
     kept = kept_variables(model, keep_variables)
     graph = modern_functions(model.graph)
     chosen, fed = choose(model, fetches, feeds)
-    targets, sources = resolve(graph, chosen), resolve(graph, fed)
-    draft = Draft(graph)
+    draft, targets, sources = Draft(graph), resolve(graph, chosen), resolve(graph, fed)
     targets = _outputs(draft, targets, model.variables) if fetches is not None else targets
     given = set_constants(draft, constants or {})
     cut_feeds(draft, sources, targets)
@@ -87,8 +86,8 @@ def freeze(
     roots = {name for name, _ in [*targets, *sources]}
     needed = draft.ancestors(roots)
     fillers = table_initializers(draft, model, needed)
-    roots |= {name for names in fillers.values() for name in names}
     inline_tables(draft, model, fillers, tables == "inline", asset_dir)
+    roots |= {name for names in fillers.values() for name in names}
     roots |= initializer_nodes(draft, kept, roots, targets)
     draft.keep(draft.ancestors(roots) if fillers or len(kept) else needed)
     freeze_variables(draft, others(model.variables, kept), targets, roots, on_update, model.restoration)
@@ -103,6 +102,7 @@ def freeze(
         saver_def=None,
         collections={},
         assets={},
+        tables={},
         signatures=still_valid(model.signatures, frozen),
         init_op=init_op,
         fetches=tuple(tensor_name(*tensor) for tensor in targets),
