@@ -106,34 +106,47 @@ def _in_functions(graph: Graph) -> Iterator[tuple[str, SaverEntry]]:
 
     The call's inputs are the file name and handles; in the body, RestoreV2 feeds AssignVariableOps on the arguments.
     """
+    for node, function in _restoring_calls(graph):
+        filename = tensor_name(*parse_tensor_name(node.input[0]))
+        arguments = {argument.name: name for argument, name in zip(function.signature.input_arg, node.input)}
+        for key, argument in _restored_in(graph, function):
+            if argument in arguments:
+                owner = variable_of(graph, arguments[argument])
+                yield filename, SaverEntry(key, owner, None, "restore op", node.name)
+
+
+def _restoring_calls(graph: Graph) -> Iterator[tuple[Any, Any]]:
+    """(call, function) of every call of a function that restores."""
     for node in [node for op in _CALLS for node in graph.by_op.get(op, ())]:
         function = graph.functions.get(node.attr["f"].func.name)
         if function is not None and any(inner.op == "RestoreV2" for inner in function.node_def):
-            filename = tensor_name(*parse_tensor_name(node.input[0]))
-            arguments = {argument.name: name for argument, name in zip(function.signature.input_arg, node.input)}
-            for key, argument in _restored_in(graph, function):
-                if argument in arguments:
-                    owner = variable_of(graph, arguments[argument])
-                    yield filename, SaverEntry(key, owner, None, "restore op", node.name)
+            yield node, function
 
 
 def _restored_in(graph: Graph, function: Any) -> Iterator[tuple[str, str]]:
     """(key, argument) of every AssignVariableOp in a function's body that takes a restored value."""
     nodes = {node.name: node for node in function.node_def}
     for node in function.node_def:
-        value = node.input[1] if node.op == "AssignVariableOp" and len(node.input) > 1 else ""
+        if node.op == "AssignVariableOp" and len(node.input) > 1:
+            key = _key_in(graph, function, nodes, node.input[1])
+            if key is not None:
+                yield key, node.input[0]
+
+
+def _key_in(graph: Graph, function: Any, nodes: dict[str, Any], value: str) -> str | None:
+    """The checkpoint key that a tensor of a function's body is restored from."""
+    source = nodes.get(value.partition(":")[0])
+    while source is not None and source.op in _VALUE_CARRIERS:
+        value = source.input[0]
         source = nodes.get(value.partition(":")[0])
-        while source is not None and source.op in _VALUE_CARRIERS:
-            value = source.input[0]
-            source = nodes.get(value.partition(":")[0])
-        if source is None or source.op != "RestoreV2":
-            continue
-        names = nodes.get(source.input[1].partition(":")[0])
-        index = value.rpartition(":")[2]  # RestoreV2:tensors:3
-        if names is not None and names.op == "Const" and index.isdigit():
-            keys = graph.value(names, function.signature.name).read().ravel()
-            if int(index) < keys.size:
-                yield bytes(keys[int(index)]).decode("utf-8", "replace"), node.input[0]
+    if source is None or source.op != "RestoreV2":
+        return None
+    names = nodes.get(source.input[1].partition(":")[0])
+    index = value.rpartition(":")[2]  # RestoreV2:tensors:3
+    if names is None or names.op != "Const" or not index.isdigit():
+        return None
+    keys = graph.value(names, function.signature.name).read().ravel()
+    return bytes(keys[int(index)]).decode("utf-8", "replace") if int(index) < keys.size else None
 
 
 def keys_of(graph: Graph, node: Any) -> list[tuple[str, TensorSlice | None]]:
@@ -215,6 +228,21 @@ def restore_nodes(savers: list[SaverMap]) -> set[str]:
 def saved_tables(graph: Graph) -> list[SavedTable]:
     """The tables that savers of the graph restore."""
     return list(_saved_tables(graph))
+
+
+def table_keys(graph: Graph) -> dict[str, tuple[str, str]]:
+    """Table node to the checkpoint keys of its keys and values, of tables that functions restore, as TensorFlow 2 has
+    it, too."""
+    found = {table.table: table.keys for table in _saved_tables(graph)}
+    for call, function in _restoring_calls(graph):
+        arguments = {argument.name: name for argument, name in zip(function.signature.input_arg, call.input)}
+        nodes = {node.name: node for node in function.node_def}
+        for node in function.node_def:
+            if node.op in TABLE_IMPORTS and len(node.input) >= 3 and node.input[0] in arguments:
+                keys, values = (_key_in(graph, function, nodes, name) for name in node.input[1:3])
+                if keys is not None and values is not None:
+                    found.setdefault(parse_tensor_name(arguments[node.input[0]])[0], (keys, values))
+    return found
 
 
 def _saved_tables(graph: Graph) -> Iterator[SavedTable]:

@@ -103,9 +103,9 @@ def cases(model: str | None = None) -> list[Case]:
 
 
 @functools.cache
-def all_cases() -> list[Case]:
+def all_cases(root: Path = CORPUS) -> list[Case]:
     """Every case, the checkpoints without a graph (`wide_table`, `raw_dtypes`) too."""
-    found = sorted(CORPUS.glob("*/tf*-v*/oracle.json"))
+    found = sorted(root.glob("*/tf*-v*/oracle.json"))
     return [Case(path.parent, json.loads(path.read_text(encoding="utf-8"))) for path in found]
 
 
@@ -125,7 +125,7 @@ def _arrays(directory: Path, facts: dict[str, Any]) -> Arrays:
     with np.load(directory / "oracle.npz") as stored:
         found = {name: stored[name] for name in stored.files}
     for name, text in facts["strings"].items():
-        found[name] = _strings(text)
+        found[name] = strings(text)
     for name, source in facts["same"].items():
         found[name] = found[source]
     for name, dtype in facts["raw"].items():
@@ -134,7 +134,7 @@ def _arrays(directory: Path, facts: dict[str, Any]) -> Arrays:
     return found
 
 
-def _strings(text: dict[str, Any]) -> np.ndarray[Any, Any]:
+def strings(text: dict[str, Any]) -> np.ndarray[Any, Any]:
     array = np.empty(len(text["latin1"]), dtype=object)
     array[:] = [item.encode("latin-1") for item in text["latin1"]]
     return array.reshape(text["shape"])

@@ -83,6 +83,26 @@ def test_a_frozen_saved_model_answers_as_ever(model: str, tmp_path: Path) -> Non
         _session(tmp_path / one.directory.name, run)
 
 
+def test_local_variables_keep_what_was_restored(tmp_path: Path) -> None:
+    """TensorFlow 2 runs the initializers of local variables after it has restored."""
+    import tensorflow.compat.v1 as tf
+
+    with tf.Graph().as_default() as graph, tf.Session() as session:
+        x = tf.placeholder(tf.float32, [3], name="x")
+        start = tf.constant([1.0, 2.0, 3.0])
+        local = tf.Variable(start, collections=["local_variables"], trainable=False, use_resource=False, name="l")
+        tf.multiply(x, local, name="y")
+        session.run(local.assign([4.0, 5.0, 6.0]))
+        tf.train.Saver([local]).save(session, str(tmp_path / "model.ckpt"))
+        session.run(local.initializer)
+        assert tf.get_collection("local_variables") == [local] and graph is tf.get_default_graph()
+    model = gr.restore(gr.load(tmp_path / "model.ckpt.meta"))
+    gr.export(model, tmp_path / "model", format="saved_model", fetches="y", feeds="x")
+    run = {"feeds": {"x:0": np.ones(3, np.float32)}, "outputs": {"y:0": np.array([4, 5, 6], np.float32)}}
+    _session(tmp_path / "model", run)
+    assert [variable.name for variable in _serve(tmp_path / "model", run).variables] == ["l:0"]
+
+
 def test_variables_are_found_again(tmp_path: Path) -> None:
     one = case("mlp/tf0.12.1-v1")
     run = one.oracle["runs"][0]

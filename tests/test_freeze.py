@@ -564,3 +564,21 @@ def test_a_large_constant_of_the_graph_survives() -> None:
     assert (
         len(const.attr["value"].tensor.int_val) == 3000 or const.attr["value"].tensor.tensor_content == values.tobytes()
     )  # noqa: E501
+
+
+def test_an_ensemble_of_trees_is_refused() -> None:
+    """It is filled from the checkpoint by an op of its own, and a file that says nothing of it would not run."""
+    node = protos.NodeDef
+    graph_def = protos.GraphDef()
+    graph_def.node.extend(
+        [
+            node(name="trees", op="BoostedTreesEnsembleResourceHandleOp"),
+            node(name="x", op="Placeholder", attr={"dtype": protos.AttrValue(type=3)}),
+            node(name="y", op="BoostedTreesPredict", input=["trees", "x"]),
+        ]
+    )
+    graph_def.node[2].attr["num_bucketized_features"].i = 1
+    graph_def.node[2].attr["logits_dimension"].i = 1
+    with pytest.raises(gr.FreezeError, match="trees .BoostedTrees.* holds what was trained") as caught:
+        gr.freeze(gr.load(graph_def), "y", "x")
+    assert list(caught.value.nodes) == ["trees"]

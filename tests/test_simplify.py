@@ -127,6 +127,30 @@ def shared_weights(tf: Any, x: Any, weights: Callable[..., Any]) -> Any:
     return _norm(tf, tf.nn.conv2d(tf.nn.conv2d(x, kernel, 1, "SAME"), kernel, 1, "SAME"), 4)
 
 
+@_graph(True)
+def fused_after_an_add(tf: Any, x: Any, weights: Callable[..., Any]) -> Any:
+    y = tf.raw_ops.Add(x=weights(6), y=tf.nn.conv2d(x, weights(3, 3, 4, 6), 1, "SAME"))
+    y = tf.nn.depthwise_conv2d(_norm(tf, y, 6, op="FusedBatchNormV2"), weights(1, 1, 6, 1), [1] * 4, "SAME")
+    return _norm(tf, tf.raw_ops.AddV2(x=y, y=tf.reshape(weights(6), [1, 1, 1, 6])), 6)
+
+
+@_graph(True)
+def channels_first_after_an_add(tf: Any, x: Any, weights: Callable[..., Any]) -> Any:
+    y = tf.nn.conv2d(tf.transpose(x, [0, 3, 1, 2]), weights(3, 3, 4, 6), 1, "SAME", data_format="NCHW")
+    return _norm(tf, y + tf.reshape(weights(6), [6, 1, 1]), 6, "NCHW")
+
+
+@_graph(False)
+def after_an_add_along_another_axis(tf: Any, x: Any, weights: Callable[..., Any]) -> Any:
+    y = tf.nn.conv2d(x, weights(3, 3, 4, 5), 1, "SAME")
+    return _norm(tf, y + tf.reshape(weights(5), [5, 1]), 5)
+
+
+@_graph(False)
+def after_an_add_of_what_is_computed(tf: Any, x: Any, weights: Callable[..., Any]) -> Any:
+    return _norm(tf, tf.nn.conv2d(x, weights(3, 3, 4, 6), 1, "SAME") + x[0, 0, 0, 0], 6)
+
+
 @_graph(False)
 def used_between(tf: Any, x: Any, weights: Callable[..., Any]) -> Any:
     y = tf.nn.conv2d(x, weights(3, 3, 4, 6), 1, "SAME")
@@ -171,7 +195,9 @@ def test_batch_norms(name: str) -> None:
     ops = [node.op for node in simple.graph.nodes.values()]
     assert any("folded into weights" in note for note in simple.notes) is folds
     if folds:
-        gone = {"FusedBatchNorm", "FusedBatchNormV3", "Mul"} - ({"Mul"} if build in WRITTEN_OUT else set())
+        gone = {"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3", "Mul"} - (
+            {"Mul"} if build in WRITTEN_OUT else set()
+        )
         assert not gone & set(ops)
     np.testing.assert_allclose(_run(simple.graph, ["y:0"], {"x:0": IMAGES}), before, rtol=2e-4, atol=2e-5)
     exact = gr.simplify(frozen, batch_norm=False)

@@ -157,6 +157,10 @@ def test_tables_wherever_they_are_looked_up(kind: str, where: str, tmp_path: Pat
             frozen = gr.freeze(model, names, "words", tables=mode)
             for value, expected in zip(run(frozen, names, mode), answers):
                 np.testing.assert_array_equal(value, expected)
+            if mode == "inline":
+                again = gr.freeze(gr.unfreeze(frozen), names, "words")
+                for value, expected in zip(run(again, names, mode), answers):
+                    np.testing.assert_array_equal(value, expected)
 
 
 def run(frozen: gr.Model, names: list[str], mode: str) -> Any:
@@ -170,8 +174,9 @@ def run(frozen: gr.Model, names: list[str], mode: str) -> Any:
         return session.run(names, {"words:0": WORDS})  # tables are filled once, and stay right
 
 
-def test_a_dense_table_without_deleted_key_gets_one(tmp_path: Path) -> None:
-    """Until 1.13 the op had one input; today it has two."""
+@pytest.mark.parametrize("reference", [False, True])
+def test_a_dense_table_without_deleted_key_gets_one(reference: bool, tmp_path: Path) -> None:
+    """Until 1.13 the op had one input; today it has two, but as a reference, which it was until 1.0."""
     import tensorflow.compat.v1 as tf
 
     with tf.Graph().as_default() as graph, tf.Session() as session:
@@ -180,17 +185,51 @@ def test_a_dense_table_without_deleted_key_gets_one(tmp_path: Path) -> None:
         found = tf.lookup.experimental.DenseHashTable(
             tf.int64, tf.int64, -1, empty_key=0, deleted_key=-9, initial_num_buckets=16, name="dense"
         )
-        tf.identity(found.lookup(ids), name="y")
+        both = tf.cond(tf.size(ids) > 0, lambda: found.lookup(ids), lambda: tf.zeros_like(ids))
+        tf.identity(found.lookup(ids) + both * 0, name="y")
         session.run(found.insert(tf.constant([1, 2, least], tf.int64), tf.constant([10, 20, 30], tf.int64)))
         tf.train.Saver().save(session, str(tmp_path / "model.ckpt"))
     graph_def = graph.as_graph_def()
     (node,) = [node for node in graph_def.node if node.op == "MutableDenseHashTableV2"]
     del node.input[1]
+    for node in graph_def.node if reference else ():
+        if node.op.endswith("V2") and "Table" in node.op:
+            node.op = node.op[:-2]
+        elif node.op == "Switch" and node.attr["T"].type == tf.resource.as_datatype_enum:
+            node.op, node.attr["T"].type = "RefSwitch", tf.string.as_datatype_enum
     frozen = gr.freeze(gr.restore(gr.load(graph_def), tmp_path / "model.ckpt"), "y", "ids")
     assert f"deleted_key that a dense table needs today: [{least + 1}]" in "".join(frozen.notes)
     with tf.Graph().as_default(), tf.Session() as session:
         tf.import_graph_def(frozen.graph.materialize(), name="")
         assert session.run("y:0", {"ids:0": [2, 1, 5, least]}).tolist() == [20, 10, -1, 30]
+
+
+def test_mutable_tables_of_saved_models_of_tensorflow_2(tmp_path: Path) -> None:
+    """Their content is in the checkpoint under the paths of objects, and restored inside of a function."""
+    import tensorflow as tf
+
+    tables = tf.lookup.experimental
+    module, module.inner = tf.Module(), tf.Module()
+    module.table = tables.MutableHashTable(tf.string, tf.int64, -1)
+    module.inner.table = tables.MutableHashTable(tf.string, tf.int64, -1)
+    module.dense = tables.DenseHashTable(tf.int64, tf.int64, -1, empty_key=0, deleted_key=-7)
+    for number, table in enumerate((module.table, module.inner.table)):
+        table.insert(["oak", "yew"], tf.constant([5 + number, 60 + number], tf.int64))
+    module.dense.insert(tf.constant([5, 61, 7], tf.int64), tf.constant([50, 610, 70], tf.int64))
+
+    def served(words: Any) -> Any:
+        first = tf.cond(tf.size(words) > 1, lambda: module.table.lookup(words), lambda: tf.zeros([1], tf.int64))
+        second = module.inner.table.lookup(words)
+        return {"y": tf.stack([first, second, module.dense.lookup(second)])}
+
+    module.serve = tf.function(served, input_signature=[tf.TensorSpec([None], tf.string, name="words")])
+    expected = module.serve(tf.constant(WORDS))["y"].numpy()
+    assert 610 in expected
+    tf.saved_model.save(module, str(tmp_path / "model"), signatures=module.serve)
+    frozen = gr.freeze(gr.restore(gr.load(tmp_path / "model")))
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        tf.import_graph_def(frozen.graph.materialize(), name="")
+        assert session.run(frozen.fetches[0], {frozen.feeds[0]: WORDS}).tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("kind", ["consts", "file", "buckets_for_unknown_words", "columns"])

@@ -1,8 +1,8 @@
 """The cases that TensorFlow tests its own freezing with, built anew and asked of ours; what they assert is kept.
 
-From freeze_graph_test, graph_util_test, convert_to_constants_test (session and SavedModel classes) and
-strip_unused_test in tensorflow/python. Where ours does more, the case is turned round and says so. Models are built,
-saved and run by the TensorFlow that is installed: its answers are the expected values.
+From freeze_graph_test, graph_util_test, convert_to_constants_test (session and SavedModel classes), strip_unused_test
+and optimize_for_inference_test in tensorflow/python. Where ours does more, the case is turned round and says so. Models
+are built, saved and run by the TensorFlow that is installed: its answers are the expected values.
 """
 
 from __future__ import annotations
@@ -212,6 +212,206 @@ def test_strip_unused_multiple_inputs() -> None:
     frozen = gr.freeze(gr.load(graph.as_graph_def()), "output_node", ["input_node1", "input_node2"])
     assert [frozen.graph.node(f"input_node{n}").attr["dtype"].type for n in (1, 2)] == [1, 2]
     assert run(frozen.graph.materialize(), "output_node:0", {"input_node1:0": 10.0, "input_node2:0": -5.0}) == -50.0
+
+
+@pytest.mark.parametrize("dtypes", [None, {"input_node1": "float32", "input_node2": "float64"}])
+def test_strip_unused_knows_dtypes(dtypes: Any) -> None:
+    """Turned round: theirs is told the placeholders' types, one for all or a list; ours takes them from the graph."""
+    import tensorflow.compat.v1 as tf
+
+    with tf.Graph().as_default() as graph:
+        first = tf.constant(1, tf.float32 if dtypes else tf.int64, name="input_node1")
+        second = tf.cast(tf.constant(1.0), tf.float64, name="input_node2")
+        tf.multiply(tf.cast(first, tf.float64), second, name="output_node")
+    frozen = gr.freeze(gr.load(graph.as_graph_def()), "output_node", ["input_node1", "input_node2"])
+    found = {
+        name: tf.as_dtype(frozen.graph.node(name).attr["dtype"].type).name for name in ("input_node1", "input_node2")
+    }
+    assert found == (dtypes or {"input_node1": "int64", "input_node2": "float64"})
+
+
+# -- graph_util_test: remove_training_nodes ----------------------------------------------------------------------------
+
+
+def nodes_of(*lines: str) -> Any:
+    """A GraphDef of `name = op(inputs)` lines; types are float, a Const is 1 (or what stands before its colon)."""
+    import tensorflow.compat.v1 as tf
+
+    graph_def = tf.GraphDef()
+    for line in lines:
+        name, _, call = line.partition(" = ")
+        op, _, inputs = call.rstrip(")").partition("(")
+        node = graph_def.node.add(name=name, op=op, input=inputs.split(", ") if inputs else [])
+        node.attr["dtype" if op in ("Const", "Placeholder") else "T"].type = 1
+        if op == "Const":
+            node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(1.0))
+        if op == "CheckNumerics":
+            node.attr["message"].s = b"bad"
+    return graph_def
+
+
+def simplified(graph_def: Any, *fetches: str, **passes: bool) -> list[str]:
+    """The lines of what `simplify` leaves; by default Identities and checks are left out, nothing is computed."""
+    model = gr.simplify(gr.freeze(gr.load(graph_def), fetches), **{"constants": False, **passes})
+    nodes = model.graph.graph_def.node
+    return [f"{node.name} = {node.op}" + (f"({', '.join(node.input)})" if node.input else "") for node in nodes]
+
+
+def test_remove_training_nodes() -> None:
+    graph_def = nodes_of(
+        "a = Const", "b = Const", "a_check = CheckNumerics(a)", "a_identity = Identity(a, ^a_check)",
+        "b_check = CheckNumerics(b)", "b_identity = Identity(b_check)", "sum = Add(a_identity, b_identity)",
+    )  # fmt: skip
+    assert simplified(graph_def, "sum", checks=False)[2:4] == [
+        "a_check = CheckNumerics(a)",
+        "a_identity = Identity(a, ^a_check)",
+    ]
+    assert simplified(graph_def, "sum") == ["a = Const", "b = Const", "sum = Add(a, b)"]
+
+
+def test_remove_identity_chains() -> None:
+    graph_def = nodes_of("e = Const", "d = Identity(e)", "c = Identity(d)", "b = Neg(c)", "a = Abs(b)")
+    assert simplified(graph_def, "a") == ["e = Const", "b = Neg(e)", "a = Abs(b)"]
+    assert simplified(graph_def, "a", "c") == ["e = Const", "c = Identity(e)", "b = Neg(c)", "a = Abs(b)"]
+
+
+def test_remove_identity_used_as_control_input() -> None:
+    """Turned round: theirs keeps an Identity that something waits for; ours lets it wait for what that took."""
+    graph_def = nodes_of(
+        "base = Placeholder", "i1 = Identity(base)", "i2 = Identity(i1)", "c = Const(^i2)", "y = Neg(c)"
+    )
+    assert simplified(graph_def, "y") == ["base = Placeholder", "c = Const(^base)", "y = Neg(c)"]
+
+
+# -- optimize_for_inference_test --------------------------------------------------------------------------------------
+# Values are constants here and passes without constants, or there would be nothing left to look at.
+
+
+def test_optimize_for_inference() -> None:
+    """Unused nodes, checks and Identities are gone, and inputs are placeholders."""
+    graph_def = nodes_of(
+        "unused = Const", "a = Const", "a_check = CheckNumerics(a)", "b = Const", "b_check = CheckNumerics(b)",
+        "a_identity = Identity(a_check)", "b_identity = Identity(b_check)", "sum = Add(a_identity, b_identity)",
+        "unused_output = Add(a, unused)",
+    )  # fmt: skip
+    assert simplified(graph_def, "sum") == ["a = Const", "b = Const", "sum = Add(a, b)"]
+    fed = gr.simplify(gr.freeze(gr.load(graph_def), "sum", ["a", "b_check"]))
+    assert {name: node.op for name, node in fed.graph.nodes.items()} == {
+        "a": "Placeholder", "b_check": "Placeholder", "sum": "Add"
+    }  # fmt: skip
+
+
+INPUT = np.float32([1, 4, 2, 5, 3, 6, -1, -4, -2, -5, -3, -6]).reshape(1, 1, 6, 2)
+KERNEL = np.float32([1, 2, 3, 4, 0.1, 0.2, 0.3, 0.4]).reshape(1, 2, 2, 2)
+MEAN, VARIANCE, BETA, GAMMA = np.float32([10, 20]), np.float32([0.25, 0.5]), np.float32([0.1, 0.6]), np.float32([1, 2])
+
+
+def normalised(tf: Any, op: str, layout: str = "NHWC", bias: bool = False, **attrs: Any) -> Any:
+    """A convolution and a batch norm by `op`; the graph says version 8, since the oldest op is allowed until then."""
+    with tf.Graph().as_default() as graph:
+        turned = (0, 3, 1, 2) if layout == "NCHW" else (0, 1, 2, 3)
+        x = tf.constant(INPUT.transpose(turned), name="x")
+        y = tf.nn.conv2d(x, tf.constant(KERNEL, name="weights"), 1, "SAME", data_format=layout)
+        if bias:
+            y = tf.raw_ops.Add(x=y, y=np.float32([0.7, -3]).reshape([-1, 1, 1] if layout == "NCHW" else [-1]))
+        mean, variance, beta, gamma = (tf.constant(value) for value in (MEAN, VARIANCE, BETA, GAMMA))
+        name = "output"
+        if op == "BatchNormWithGlobalNormalization":
+            norm = tf.raw_ops.FusedBatchNorm(
+                x=y, scale=mean, offset=variance, mean=beta, variance=gamma, is_training=False, name=name
+            )
+        else:
+            norm = getattr(tf.raw_ops, op)(
+                x=y, scale=gamma, offset=beta, mean=mean, variance=variance, is_training=False, epsilon=0.00001,
+                data_format=layout, name=name,
+            )  # fmt: skip
+        assert norm.y.op.name == name
+    graph_def = graph.as_graph_def()
+    if op == "BatchNormWithGlobalNormalization":
+        (node,) = [node for node in graph_def.node if node.name == name]
+        node.op, graph_def.versions.producer = op, 8
+        for attr in set(node.attr) - {"T"}:
+            del node.attr[attr]
+        node.attr["variance_epsilon"].f = 0.00001
+        node.attr["scale_after_normalization"].b = attrs["scaled"]
+    return graph_def
+
+
+@pytest.mark.parametrize("bias", [False, True], ids=["alone", "bias"])
+@pytest.mark.parametrize(
+    ("op", "layout", "attrs"),
+    [
+        ("BatchNormWithGlobalNormalization", "NHWC", {"scaled": True}),
+        ("BatchNormWithGlobalNormalization", "NHWC", {"scaled": False}),
+        ("FusedBatchNorm", "NHWC", {}),
+        ("FusedBatchNormV2", "NHWC", {}),
+        ("FusedBatchNormV3", "NHWC", {}),
+        ("FusedBatchNorm", "NCHW", {}),
+        ("FusedBatchNormV3", "NCHW", {}),
+    ],
+)
+def test_fold_batch_norms(op: str, layout: str, attrs: dict[str, Any], bias: bool) -> None:
+    """testFoldBatchNorms, testFoldFusedBatchNorms; theirs folds the V1 and V3 forms, and both layouts since 2.0."""
+    import tensorflow.compat.v1 as tf
+
+    graph_def = normalised(tf, op, layout, bias, **attrs)
+    folded = gr.simplify(gr.freeze(gr.load(graph_def), "output"), constants=False).graph
+    assert [node.op for node in folded.graph_def.node if node.op != "Const"] == ["Conv2D", "BiasAdd"]
+    before, after = (run(one, "output:0") for one in (graph_def, folded.materialize()))
+    np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("gamma", [True, False], ids=["gamma", "gamma is 1"])
+def test_fuse_decomposed_batch_norm(gamma: bool) -> None:
+    """Turned round: theirs writes x * k + (beta - mean * k) as a FusedBatchNorm first; ours puts k into the weights."""
+    import tensorflow.compat.v1 as tf
+
+    with tf.Graph().as_default() as graph:
+        y = tf.nn.conv2d(tf.constant(INPUT), tf.constant(KERNEL), 1, "SAME")
+        scale = GAMMA if gamma else None
+        tf.identity(tf.nn.batch_normalization(y, MEAN, VARIANCE, BETA, scale, 0.00001), name="output")
+    folded = gr.simplify(gr.freeze(gr.load(graph.as_graph_def()), "output"), constants=False)
+    assert "1 batch norms are folded into weights" in folded.notes
+    after = run(folded.graph.materialize(), "output:0")
+    np.testing.assert_allclose(after, run(graph.as_graph_def(), "output:0"), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("ops", ["resize pad", "resize", "pad"])
+def test_fuse_resize_and_pad(ops: str) -> None:
+    """Turned round: theirs writes FusedResizeAndPadConv2D, which is no faster today; ours leaves the ops: bits stay."""
+    import tensorflow.compat.v1 as tf
+
+    with tf.Graph().as_default() as graph:
+        y = tf.constant(INPUT)
+        if "resize" in ops:
+            y = tf.image.resize_bilinear(y, [12, 4], align_corners=False)
+        if "pad" in ops:
+            y = tf.pad(y, [[0, 0], [0, 0], [2, 2], [0, 0]], mode="REFLECT")
+        tf.nn.conv2d(y, tf.constant(KERNEL), [1, 1, 1, 1], "VALID", name="output")
+    simple = gr.simplify(gr.freeze(gr.load(graph.as_graph_def()), "output"))
+    found = [node.op for node in simple.graph.graph_def.node if node.op != "Const"]
+    assert found == [op for op, word in (("ResizeBilinear", "resize"), ("MirrorPad", "pad")) if word in ops] + [
+        "Conv2D"
+    ]
+    before = run(graph.as_graph_def(), "output:0")
+    np.testing.assert_array_equal(run(simple.graph.materialize(), "output:0"), before)
+
+
+@pytest.mark.parametrize("op", ["Placeholder", "PlaceholderWithDefault"])
+def test_convert_placeholder_to_const(op: str) -> None:
+    """Turned round in one: theirs takes keras_learning_phase for False unasked; ours is told, and takes any type."""
+    import tensorflow.compat.v1 as tf
+
+    with tf.Graph().as_default() as graph:
+        given = tf.placeholder(tf.bool, [], name="keras_learning_phase")
+        if op == "PlaceholderWithDefault":
+            given = tf.placeholder_with_default(True, [], name="phase")
+        tf.multiply(tf.cast(given, tf.float32), 2.0, name="output")
+    name = given.op.name
+    assert gr.freeze(gr.load(graph.as_graph_def()), "output").graph.node(name).op == op
+    frozen = gr.freeze(gr.load(graph.as_graph_def()), "output", constants={name: False})
+    assert not {node.op for node in frozen.graph.graph_def.node} & {"Placeholder", "PlaceholderWithDefault"}
+    assert run(frozen.graph.materialize(), "output:0") == 0.0
 
 
 # -- convert_to_constants_test: session -------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """Which tensors stand for a variable: its reference or handle, passed on by ops that only pass things on.
 
 A ref variable's reference goes through RefSwitch, RefEnter and their like, and comes out of every op that updates it; a
-resource variable's handle through Identity, Switch, Enter. What takes such a tensor reads or updates the variable.
+resource variable's handle through Identity, Switch, Enter, and calls that give it back. What takes such a tensor reads
+or updates the variable.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from graph_restore.errors import UnsupportedFormatError
 from graph_restore.graph import Graph
 from graph_restore.names import parse_tensor_name
 from graph_restore.transforms.draft import Draft, Tensor
+from graph_restore.transforms.returned import Returned, is_call
 from graph_restore.variables import Variable
 
 REF_PASSING = frozenset(
@@ -51,6 +53,7 @@ def find_aliases(draft: Draft, variables: Iterable[Variable], values: Mapping[st
     tensors: dict[Tensor, str] = {}
     accesses: list[Access] = []
     merged: dict[str, str] = {}
+    returned = Returned(draft.graph.functions)
     updated: dict[str, list[Tensor]] = {}
     for name, owner in (values or {}).items():
         updated.setdefault(owner, []).append((name, 0))
@@ -69,6 +72,8 @@ def find_aliases(draft: Draft, variables: Iterable[Variable], values: Mapping[st
                 passes, updates = _role(draft, node, position, variable.kind)
                 if passes:
                     waiting.extend((node.name, index) for index in range(2 if node.op in _TWO_OUTPUTS else 1))
+                if variable.kind == "resource" and is_call(node, draft.graph.functions):
+                    waiting.extend((node.name, index) for index in returned.outputs(node, position))
                 if updates or not passes:
                     accesses.append(Access(variable.name, node.name, position, updates))
     return Aliases(tensors, accesses, merged)

@@ -3,14 +3,15 @@
 1. A call (PartitionedCall, If, Case, While, a function used as an op) that takes the handle of a variable gets a copy
    of its function in which that argument is a plain tensor: reads of the handle become Identity, gathers plain
    gathers, calls within are treated alike. One copy serves every call that gives the same arguments values.
-2. A While passes every argument on: its body must return the handle as it came, and then returns the value.
+2. A handle that a function returns is returned as its value (see `returned`); branches of a cond must agree in that,
+   and the body of a While must return what it was given.
 3. An update of the variable in a body, an op that only a handle will do for, a function that calls itself: refused,
    with the function and the node named.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,24 +22,11 @@ from graph_restore.graph import tensor_attr
 from graph_restore.protos import FunctionDef
 from graph_restore.tensors import LazyTensor
 from graph_restore.transforms.constants import constant_node
+from graph_restore.transforms.returned import LOOPS, PASSING, Returned, argument_of, called, is_call
 
-_ARGUMENTS_FROM = {"If": 1, "StatelessIf": 1, "Case": 1, "StatelessCase": 1}
-_LOOPS = frozenset({"While", "StatelessWhile"})
-_CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall", *_ARGUMENTS_FROM, *_LOOPS})
-_PASSING = frozenset({"Identity"})
 _PLAIN_READS = {"ResourceGather": "Gather", "ResourceGatherNd": "GatherNd", "VariableShape": "Shape"}
 
 Types = Mapping[int, int]  # argument position to the DataType of the value it becomes
-
-
-def is_call(node: Any, functions: Mapping[str, Any]) -> bool:
-    """Whether a node calls functions in a way that handles can be replaced by values."""
-    return node.op in _CALLS or node.op in functions
-
-
-def argument_of(node: Any, position: int) -> int:
-    """The function argument that input `position` of a call is; -1 for the predicate of a cond."""
-    return position - _ARGUMENTS_FROM.get(node.op, 0)
 
 
 class Captures:
@@ -46,6 +34,7 @@ class Captures:
 
     def __init__(self, functions: Mapping[str, Any], payloads: Mapping[tuple[str, str], LazyTensor]) -> None:
         self._functions = dict(functions)
+        self._returned = Returned(functions)
         self._payloads = payloads
         self._made: dict[tuple[str, tuple[tuple[int, int], ...]], str] = {}
         self._open: list[str] = []
@@ -54,21 +43,38 @@ class Captures:
 
     def turn(self, node: Any, types: Types) -> None:
         """Change a call in place so that the arguments in `types` are values; FreezeError where that cannot be."""
-        for called in _called(node):
-            called.name = self._with_values(called.name, types, node.op in _LOOPS and called is _body(node))
+        given = [self._returned.outputs(node, position + _offset(node)) for position in types]
+        for one in called(node):
+            one.name = self._with_values(one.name, types)
         if node.op in self._functions:
-            node.op = self._with_values(node.op, types, False)
+            node.op = self._with_values(node.op, types)
         for attr in [name for name in ("Tin", "T") if name in node.attr]:
             listed = node.attr[attr].list.type
             for position in [position for position in types if position < len(listed)]:
                 listed[position] = types[position]
-        shapes = node.attr["output_shapes"].list.shape if node.op in _LOOPS and "output_shapes" in node.attr else ()
-        for position in types:
-            if position < len(shapes):
-                shapes[position].Clear()
-                shapes[position].unknown_rank = True
+        for index in sorted(set().union(*given)):
+            self._change_output(node, index)
 
-    def _with_values(self, name: str, types: Types, passes_on: bool) -> str:
+    def _change_output(self, node: Any, index: int) -> None:
+        """Output `index` of a call is a value now: of one type, whichever function runs."""
+        names = [_body(node).name] if node.op in LOOPS else [one.name for one in called(node)] or [node.op]
+        outputs = [self._functions[name].signature.output_arg[index] for name in names]
+        number = outputs[0].type
+        given = node.attr["T"].list.type[index] if node.op in LOOPS and "T" in node.attr else number
+        if any(output.type != given for output in outputs):
+            raise FreezeError(
+                f"{node.name} ({node.op}) gives a variable's handle in one branch or turn and something else in "
+                "another; feed what it gives",
+                nodes={node.name: "gives a variable's handle"},
+            )
+        if "Tout" in node.attr:
+            node.attr["Tout"].list.type[index] = number
+        shapes = node.attr["output_shapes"].list.shape if "output_shapes" in node.attr else ()
+        if index < len(shapes):
+            shapes[index].Clear()
+            shapes[index].unknown_rank = True
+
+    def _with_values(self, name: str, types: Types) -> str:
         """The name of the copy of function `name` whose arguments in `types` are values."""
         wanted = (name, tuple(sorted(types.items())))
         if wanted in self._made:
@@ -86,7 +92,7 @@ class Captures:
         copy = FunctionDef()
         copy.CopyFrom(self._functions[name])
         copy.signature.name = self._free_name(name)
-        self._change(copy, types, passes_on)
+        self._change(copy, types)
         self._open.pop()
         self.functions[copy.signature.name] = self._functions[copy.signature.name] = copy
         for (function, node), value in self._payloads.items():
@@ -101,7 +107,7 @@ class Captures:
             number += 1
         return f"{name}_frozen_{number}"
 
-    def _change(self, function: Any, types: Types, passes_on: bool) -> None:
+    def _change(self, function: Any, types: Types) -> None:
         handles: dict[str, int] = {}
         for position, number in types.items():
             argument = function.signature.input_arg[position]
@@ -112,9 +118,10 @@ class Captures:
                 del function.arg_attr[position]
             if position in function.resource_arg_unique_id:
                 del function.resource_arg_unique_id[position]
+        handles = self._returned.spread(function, handles)
         renamed: dict[str, str] = {}
         added: list[Any] = []
-        for node in _in_order(function.node_def, handles):
+        for node in function.node_def:
             self._change_node(function.signature.name, node, handles, renamed, added)
         function.node_def.extend(added)
         for node in function.node_def:
@@ -123,13 +130,11 @@ class Captures:
             source = function.ret[output.name]
             function.ret[output.name] = renamed.get(source, source)
             if source in handles:
-                if not passes_on:
-                    raise _refusal(function.signature.name, output.name, "returns a variable's handle")
                 output.type = handles[source]
                 output.ClearField("handle_data")
 
     def _change_node(
-        self, function: str, node: Any, handles: dict[str, int], renamed: dict[str, str], added: list[Any]
+        self, function: str, node: Any, handles: Mapping[str, int], renamed: dict[str, str], added: list[Any]
     ) -> None:
         taken = {position: handles[item] for position, item in enumerate(node.input) if item in handles}
         if not taken:
@@ -138,9 +143,8 @@ class Captures:
         if node.op == "ReadVariableOp":
             _become(node, "Identity", {"T": number})
             renamed[f"{node.name}:value:0"] = f"{node.name}:output:0"
-        elif node.op in _PASSING:
+        elif node.op in PASSING:
             _become(node, node.op, {"T": number})
-            handles[f"{node.name}:output:0"] = number
         elif node.op in _PLAIN_READS:
             axis = _become_plain_read(node, number)
             added.extend([axis] if axis is not None else [])
@@ -148,37 +152,18 @@ class Captures:
             _become_true(node)
             renamed[f"{node.name}:is_initialized:0"] = f"{node.name}:output:0"
         elif is_call(node, self._functions):
-            self._change_call(node, taken, handles)
+            self.turn(node, {argument_of(node, position): number for position, number in taken.items()})
         else:
             raise _refusal(function, node.name, f"({node.op}) takes the handle of a variable and no value will do")
 
-    def _change_call(self, node: Any, taken: Mapping[int, int], handles: dict[str, int]) -> None:
-        if node.op in _LOOPS:
-            for position, number in taken.items():
-                handles[f"{node.name}:output:{position}"] = number
-        self.turn(node, {argument_of(node, position): number for position, number in taken.items()})
 
-
-def _called(node: Any) -> list[Any]:
-    """The NameAttrLists of the functions a call runs."""
-    found = [value.func for _, value in sorted(node.attr.items()) if value.HasField("func")]
-    return found + [item for _, value in sorted(node.attr.items()) for item in value.list.func]
+def _offset(node: Any) -> int:
+    """The input of a call that is the first argument of its functions."""
+    return -argument_of(node, 0)
 
 
 def _body(node: Any) -> Any:
     return next((value.func for name, value in node.attr.items() if name == "body"), None)
-
-
-def _in_order(nodes: Any, handles: Mapping[str, int]) -> Iterator[Any]:
-    """The nodes of a body, those that pass handles on before those that take them."""
-    passing = [node for node in nodes if node.op in _PASSING or node.op in _LOOPS]
-    done = set()
-    for _ in range(len(passing)):
-        for node in passing:
-            if node.name not in done and any(item in handles for item in node.input):
-                done.add(node.name)
-                yield node
-    yield from (node for node in nodes if node.name not in done)
 
 
 def _become(node: Any, op: str, types: Mapping[str, int]) -> None:

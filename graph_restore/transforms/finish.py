@@ -2,11 +2,12 @@
 
 1. What names nodes that are gone, or states what no longer holds, is dropped: `_class`, `_output_shapes`, devices.
 2. A variable op left over, an input that names nothing, a value where a reference must be: an error, never a result.
+3. So is a resource that holds what was trained and is neither variable nor table: an ensemble of trees, statistics.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from graph_restore.dtypes import REF_OFFSET
@@ -17,6 +18,8 @@ from graph_restore.ops import OpTable
 from graph_restore.transforms.draft import Draft
 from graph_restore.transforms.functions import reachable_functions
 from graph_restore.variables import VARIABLE_OPS, Variables
+
+_HOLDERS = "ResourceHandleOp"  # BoostedTreesEnsemble..., QuantileStream..., FertileStats..., StatsAccumulatorTensor...
 
 
 def finished(draft: Draft, kept: Variables, keep_devices: bool) -> Graph:
@@ -36,7 +39,9 @@ def finished(draft: Draft, kept: Variables, keep_devices: bool) -> Graph:
             raise NodeNotFoundError(f"node {name} takes {item}, which the graph does not have")
     _check_references(graph, draft.graph.ops)
     graph = reachable_functions(graph)
+    _check_resources(graph.of_ops({op for op in graph.by_op if op.endswith(_HOLDERS)}))
     for function in graph.graph_def.library.function:
+        _check_resources(function.node_def)
         for node in function.node_def:
             if node.op in VARIABLE_OPS:
                 raise FreezeError(
@@ -88,6 +93,17 @@ def keep_living(node: Any, nodes: Mapping[str, Any]) -> None:
     del node.attr["_class"]
     if kept:
         node.attr["_class"].list.s.extend(kept)
+
+
+def _check_resources(nodes: Iterable[Any]) -> None:
+    """FreezeError for boosted trees, forests and the like, whose content only ops of theirs take from a checkpoint."""
+    for node in nodes:
+        if node.op.endswith(_HOLDERS):
+            raise FreezeError(
+                f"{node.name} ({node.op}) holds what was trained in a form that no constant has; feed what is computed "
+                "from it, or keep the model as a SavedModel for the TensorFlow that made it",
+                nodes={node.name: "a resource that is neither variable nor table"},
+            )
 
 
 def _check_references(graph: Graph, ops: OpTable) -> None:

@@ -1,9 +1,11 @@
 """Batch norms in inference form folded into the convolution or product before them.
 
 1. A fused batch norm of a convolution becomes a BiasAdd: with k = scale / sqrt(variance + epsilon) the weights are
-   multiplied by k along their output channels, and the bias is offset - mean * k (plus the old bias times k).
+   multiplied by k along their output channels, and the bias is offset - mean * k (plus the old bias times k). So does
+   BatchNormWithGlobalNormalization, the fused form before there was FusedBatchNorm.
 2. In the form of nn.batch_normalization the product by k goes into the weights, and what is added stays.
-3. Only where the weights and all that is folded are constant, and nothing else takes what lies between.
+3. The old bias is a BiasAdd or an Add of a constant with one number for each channel.
+4. Only where the weights and all that is folded are constant, and nothing else takes what lies between.
 Both layouts; depthwise and transposed convolutions too. Sums are taken in another order, so the last bits may change.
 """
 
@@ -27,6 +29,10 @@ from graph_restore.transforms.scaling import ScaledTensor
 
 _WEIGHTS_AXIS = {"Conv2D": 3, "DepthwiseConv2dNative": 2, "Conv2DBackpropInput": 2, "MatMul": 1}
 _FLOATS = (1, 2, 19)  # float32, float64, half
+_OLD_FUSED = "BatchNormWithGlobalNormalization"
+_FOLDED = FUSED | {_OLD_FUSED, "Mul"}
+_BIASES = ("BiasAdd", "Add", "AddV2")
+Weighted = tuple[Any, Any, "Array | None"]  # convolution or product, what adds a bias after it, that bias
 _ROUNDED: dict[str, Callable[[Any], Any]] = {
     "Rsqrt": lambda x: 1 / np.sqrt(x),
     "Sqrt": np.sqrt,
@@ -48,29 +54,25 @@ class BatchNormFolding:
     def fold(self) -> list[str]:
         """Fold what can be folded; gives the names of the batch norms."""
         done = []
-        for name in list(self._draft.nodes):
+        self._users = self._draft.consumers()
+        for name in [name for name, node in self._draft.nodes.items() if node.op in _FOLDED]:
             node = self._draft.nodes[name]
-            self._users = self._draft.consumers() if node.op in FUSED or node.op == "Mul" else self._users
-            if (node.op in FUSED and self._fold_fused(node)) or (node.op == "Mul" and self._fold_product(node)):
+            if self._fold_product(node) if node.op == "Mul" else self._fold_fused(node):
                 done.append(name)
+                self._users = self._draft.consumers()
         return done
 
     def _fold_fused(self, node: Any) -> bool:
-        if not ("is_training" in node.attr and not node.attr["is_training"].b) or self._takes_more(node.name):
+        numbers = self._normalisation(node)
+        found = None if numbers is None or self._takes_more(node.name) else self._weighted(node.input[0], node.name)
+        if numbers is None or found is None or not self._same_layout(found[0], node):
             return False
-        found = self._weighted(node.input[0], node.name)
-        constants = [self._value(item) for item in node.input[1:5]]
-        if found is None or any(value is None for value in constants) or not self._same_layout(found[0], node):
-            return False
-        product, bias = found
-        scale, offset, mean, variance = (np.asarray(value, np.float64) for value in constants)
-        epsilon = node.attr["epsilon"].f if "epsilon" in node.attr else 1e-4
-        factor = scale / np.sqrt(variance + epsilon)
-        old = None if bias is None else self._value(bias.input[1])
-        if (bias is not None and old is None) or not self._scale_weights(product, factor, node.name):
+        factor, shift = numbers
+        product, bias, old = found
+        if not self._scale_weights(product, factor, node.name):
             return False
         self._forget(bias)
-        shift = offset + ((0.0 if old is None else np.asarray(old, np.float64)) - mean) * factor
+        shift = shift if old is None else shift + np.asarray(old, np.float64).reshape(-1) * factor
         number = node.attr["T"].type
         added = self._draft.add(constant_node(self._draft.free_name(f"{node.name}/bias"), number, shift))
         sum_node = NodeDef(name=node.name, op="BiasAdd", device=node.device)
@@ -81,6 +83,24 @@ class BatchNormFolding:
         self._draft.add(sum_node)
         return True
 
+    def _normalisation(self, node: Any) -> tuple[Array, Array] | None:
+        """(k, what is added) of a fused batch norm in inference form, of which both are constant."""
+        values = [self._value(item) for item in self._pattern.inputs(node)[1:5]]
+        in_use = node.op == _OLD_FUSED or ("is_training" in node.attr and not node.attr["is_training"].b)
+        if len(values) < 4 or not in_use:
+            return None
+        numbers = [np.asarray(value, np.float64) for value in values if value is not None]
+        if len(numbers) < 4 or any(number.ndim != 1 or number.shape != numbers[0].shape for number in numbers):
+            return None
+        if node.op == _OLD_FUSED:
+            mean, variance, offset, scale = numbers
+            scale = scale if node.attr["scale_after_normalization"].b else np.ones_like(scale)
+            factor = scale / np.sqrt(variance + node.attr["variance_epsilon"].f)
+        else:
+            scale, offset, mean, variance = numbers
+            factor = scale / np.sqrt(variance + (node.attr["epsilon"].f if "epsilon" in node.attr else 1e-4))
+        return factor, offset - mean * factor
+
     def _fold_product(self, node: Any) -> bool:
         """Mul(convolution, k), k of one number for each channel."""
         data = self._pattern.inputs(node)
@@ -89,13 +109,11 @@ class BatchNormFolding:
             factor = self._value(other) if found is not None else None
             if found is None or factor is None:
                 continue
-            product, bias = found
+            product, bias, old = found
             channels = self._channels(product)
-            old = None if bias is None else self._value(bias.input[1])
-            fits = channels is not None and self._per_channel(factor, product, channels)
-            if not fits or (bias is not None and old is None):
+            if channels is None or not self._per_channel(factor, product, channels):
                 continue
-            numbers = np.broadcast_to(np.asarray(factor, np.float64).reshape(-1), [channels or 0])
+            numbers = np.broadcast_to(np.asarray(factor, np.float64).reshape(-1), [channels])
             if not self._scale_weights(product, numbers, node.name):
                 continue
             self._become_sum(node, product, bias, old, numbers)
@@ -104,7 +122,7 @@ class BatchNormFolding:
         return False
 
     def _forget(self, bias: Any) -> None:
-        """Drop a BiasAdd that went into the one after it, so that it takes nothing any more."""
+        """Drop a bias that went into the one after it, so that it takes nothing any more."""
         if bias is not None:
             del self._draft.nodes[bias.name]
 
@@ -116,25 +134,37 @@ class BatchNormFolding:
             self._draft.add(passer)
             return
         name = self._draft.free_name(f"{node.name}/bias")
-        added = self._draft.add(constant_node(name, number, np.asarray(old, np.float64) * factor))
+        scaled = (np.asarray(old, np.float64).reshape(-1) * factor).reshape(old.shape)
+        added = self._draft.add(constant_node(name, number, scaled))
         copy = NodeDef()
         copy.CopyFrom(bias)
         copy.name = node.name
         copy.input[:] = [product.name, added.name, *control_inputs(node)]
         self._draft.add(copy)
 
-    def _weighted(self, item: str, user: str) -> tuple[Any, Any] | None:
-        """(convolution or product, BiasAdd after it or None), where nothing but `user` takes them."""
+    def _weighted(self, item: str, user: str) -> Weighted | None:
+        """The convolution or product an input comes from, past a constant bias; where nothing but `user` takes them."""
         name, index = parse_tensor_name(item)
         node = self._draft.nodes.get(name)
-        bias = None
-        if node is not None and node.op == "BiasAdd" and self._only_for(name, user):
-            bias, user = node, name
-            name, index = parse_tensor_name(node.input[0])
-            node = self._draft.nodes.get(name)
-        if node is None or node.op not in _WEIGHTS_AXIS or index or not self._only_for(name, user):
+        if node is None or index or not self._only_for(name, user):
             return None
-        return (node, bias) if node.attr["T"].type in _FLOATS else None
+        if node.op in _BIASES:
+            return self._biased(node)
+        return (node, None, None) if node.op in _WEIGHTS_AXIS and node.attr["T"].type in _FLOATS else None
+
+    def _biased(self, bias: Any) -> Weighted | None:
+        data = self._pattern.inputs(bias)
+        for item, other in (data, data[::-1]) if bias.op != "BiasAdd" else (data,):
+            name, index = parse_tensor_name(item)
+            node = self._draft.nodes.get(name)
+            if node is None or node.op not in _WEIGHTS_AXIS or index or not self._only_for(name, bias.name):
+                continue
+            value, channels = self._value(other), self._channels(node)
+            if value is None or channels is None or value.size != channels or node.attr["T"].type not in _FLOATS:
+                continue
+            if bias.op == "BiasAdd" or self._per_channel(value, node, channels):
+                return node, bias, value
+        return None
 
     def _only_for(self, name: str, user: str) -> bool:
         users = self._users.get(name, [])

@@ -2,7 +2,8 @@
 
 1. Functions older than TensorFlow 1.0 are brought to today's form; the graph is cut at the feeds and to the fetches;
    what given constants settle is settled (see `conditions`), and training forms are turned if asked (see `inference`).
-2. In-graph updates are settled (see `updates`), so that every variable left is only read.
+2. In-graph updates, those in functions too (see `open_calls`), are settled (see `updates`), so that every variable left
+   is only read.
 3. Each variable becomes a Const of the same name, its value left where it is on disk; reads of handles become Identity,
    gathers plain gathers; ops that pass references on become those that pass tensors on.
 4. Tables get Const keys and values and are initialised by their look-ups (see `tables`).
@@ -29,6 +30,7 @@ from graph_restore.transforms.finish import finished, still_valid
 from graph_restore.transforms.former import name_former_constants
 from graph_restore.transforms.functions import modern_functions
 from graph_restore.transforms.inference import turn_to_inference
+from graph_restore.transforms.open_calls import open_updating_calls
 from graph_restore.transforms.partial import initializer_nodes, kept_variables, others, with_kept
 from graph_restore.transforms.precision import PRECISIONS, reduce_precision
 from graph_restore.transforms.selection import Selection
@@ -72,11 +74,11 @@ def freeze(
     kept = kept_variables(model, keep_variables)
     graph = modern_functions(model.graph)
     chosen, fed = choose(model, fetches, feeds)
-    targets, sources = resolve(graph, chosen), resolve(graph, fed)
-    draft = Draft(graph)
+    draft, targets, sources = Draft(graph), resolve(graph, chosen), resolve(graph, fed)
     targets = _outputs(draft, targets, model.variables) if fetches is not None else targets
     given = set_constants(draft, constants or {})
     cut_feeds(draft, sources, targets)
+    open_updating_calls(draft, targets)
     fold_conditions(draft, given - {name for name, _ in sources}, targets)
     draft = draft.with_functions()
     draft = turn_to_inference(draft, graph.nodes, model.variables, targets) if inference else draft
@@ -84,8 +86,8 @@ def freeze(
     roots = {name for name, _ in [*targets, *sources]}
     needed = draft.ancestors(roots)
     fillers = table_initializers(draft, model, needed)
-    roots |= {name for names in fillers.values() for name in names}
     inline_tables(draft, model, fillers, tables == "inline", asset_dir)
+    roots |= {name for names in fillers.values() for name in names}
     roots |= initializer_nodes(draft, kept, roots, targets)
     draft.keep(draft.ancestors(roots) if fillers or len(kept) else needed)
     freeze_variables(draft, others(model.variables, kept), targets, roots, on_update, model.restoration)
@@ -100,14 +102,14 @@ def freeze(
         saver_def=None,
         collections={},
         assets={},
+        tables={},
         signatures=still_valid(model.signatures, frozen),
         init_op=init_op,
         fetches=tuple(tensor_name(*tensor) for tensor in targets),
         feeds=tuple(tensor_name(*tensor) for tensor in sources),
         notes=(*model.notes, *draft.notes),
     )
-    result = reduce_precision(result, precision, model.variables) if precision is not None else result
-    return with_kept(result, kept)
+    return with_kept(reduce_precision(result, precision, model.variables) if precision is not None else result, kept)
 
 
 def _check_arguments(model: Any, tables: str, on_update: str, precision: str | None, asset_dir: str | None) -> None:

@@ -13,7 +13,7 @@ from graph_restore.checkpoint.objects import OBJECT_GRAPH_KEY, VALUE_SUFFIX
 from graph_restore.dtypes import DataType, type_name
 from graph_restore.errors import RestoreError
 from graph_restore.model import Model, Restoration
-from graph_restore.savers import saved_tables
+from graph_restore.savers import table_keys
 from graph_restore.slices import CutStrings, CutTensor, JoinedStrings, JoinedTensor, cut
 from graph_restore.tensors import LazyTensor
 from graph_restore.transforms.guess import Guess, guess_further, guess_rename
@@ -100,9 +100,9 @@ class Report:
 
     def finish(self, model: Model, notes: Sequence[str], strict: bool, on_mismatch: str) -> Model:
         """The model with values; RestoreError for what does not fit."""
-        held = [table for table in saved_tables(model.graph) if all(key in self._tensors for key in table.keys)]
-        tables = {table.table: (self._tensors[table.keys[0]][1], self._tensors[table.keys[1]][1]) for table in held}
-        self._keys.update(self._tensors[key][0] for table in held for key in table.keys)
+        held = {table: keys for table, keys in table_keys(model.graph).items() if self._tensors.keys() >= set(keys)}
+        tables = {table: (self._tensors[keys[0]][1], self._tensors[keys[1]][1]) for table, keys in held.items()}
+        self._keys.update(self._tensors[key][0] for keys in held.values() for key in keys)
         taken = {*self._keys, OBJECT_GRAPH_KEY}
         unused = {key: tensor for key, tensor in self._tensors.values() if key not in taken}
         self._details.update({key: describe(tensor.data_type, tensor.shape) for key, tensor in unused.items()})

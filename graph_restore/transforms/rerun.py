@@ -16,9 +16,9 @@ from graph_restore.errors import FreezeError
 from graph_restore.model import Model
 from graph_restore.names import node_of
 from graph_restore.transforms.aliases import find_aliases
-from graph_restore.transforms.captures import is_call
 from graph_restore.transforms.draft import Draft
 from graph_restore.transforms.initialize import initialize
+from graph_restore.transforms.returned import is_call
 from graph_restore.variables import Variables
 
 

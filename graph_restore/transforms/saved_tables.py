@@ -5,6 +5,7 @@
    them and each key of rank 1, which today's import refuses where it sees the rank: only the entries are kept, in the
    shapes the table takes, and inserted.
 3. Before TensorFlow 1.14 a dense table had no deleted_key, which it must have today: it is given one that is no key.
+   Where it is a reference (before 1.1), as which it cannot have one, it becomes a resource, and so do its users.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ from typing import Any
 import numpy as np
 
 from graph_restore.discovery import shape_of
+from graph_restore.dtypes import DataType
 from graph_restore.errors import FreezeError
 from graph_restore.graph import tensor_attr
 from graph_restore.model import Model
+from graph_restore.names import is_control
 from graph_restore.protos import NodeDef
 from graph_restore.tensors import LazyTensor, lazy
+from graph_restore.transforms.aliases import HANDLE_PASSING
 from graph_restore.transforms.draft import Draft, add_const
 
 _DENSE = ("MutableDenseHashTable", "MutableDenseHashTableV2")
@@ -37,6 +41,7 @@ def fill_saved(draft: Draft, model: Model, table: Any) -> str:
     keys, values = model.tables[table.name]
     dense = table.op in _DENSE
     if dense:
+        table = _as_resource(draft, table)
         keys, values = _entries(draft, table, keys.read(), values.read())
     name = draft.free_name(f"{table.name}/import")
     inputs = [add_const(draft, f"{name}/{part}", tensor) for part, tensor in (("keys", keys), ("values", values))]
@@ -47,6 +52,30 @@ def fill_saved(draft: Draft, model: Model, table: Any) -> str:
     draft.add(node)
     draft.note(f"{table.name}: {keys.shape[0] if keys.shape else 0} entries of the checkpoint are put into the graph")
     return name
+
+
+def _as_resource(draft: Draft, table: Any) -> Any:
+    """A dense table as a resource, with all that takes it; a resource stays what it is."""
+    if table.op.endswith("V2"):
+        return table
+    users = draft.consumers()
+    table = draft.change(table.name)
+    table.op += "V2"
+    waiting, seen = [table.name], set()
+    while waiting:
+        name = waiting.pop()
+        seen.add(name)
+        for user, position in users[name]:
+            if is_control(user.input[position]) or user.name in seen:
+                continue
+            changed = draft.change(user.name)
+            if user.op in HANDLE_PASSING:
+                changed.op = user.op.removeprefix("Ref")
+                changed.attr["T"].type = DataType.DT_RESOURCE
+                waiting.append(user.name)
+            elif f"{user.op}V2" in draft.graph.ops:
+                changed.op = f"{user.op}V2"
+    return table
 
 
 def _entries(draft: Draft, table: Any, keys: Array, values: Array) -> tuple[LazyTensor, LazyTensor]:

@@ -72,7 +72,7 @@ def for_serving(
     roots |= {init_op} if init_op is not None else set()
     if not whole_graph:
         draft.keep(draft.ancestors(roots))
-    variables = [variable for variable in model.variables if variable.name in draft.nodes]
+    variables = [_saved(variable) for variable in model.variables if variable.name in draft.nodes]
     _require_values(draft, variables, found, init_op)
     modern_tensor_arrays(draft)
     if not references:
@@ -88,6 +88,14 @@ def for_serving(
         init_op=init_op,
         notes=(*model.notes, *draft.notes),
     )
+
+
+def _saved(variable: Variable) -> Variable:
+    """A variable as the checkpoint has it: TensorFlow 2 gives local ones their first values after restoring."""
+    if "local_variables" not in variable.collections:
+        return variable
+    names = dict.fromkeys("variables" if name == "local_variables" else name for name in variable.collections)
+    return replace(variable, collections=tuple(names))
 
 
 def _own(model: Model, graph: Graph, fetches: Names, signatures: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """simplify: the same graph with less in it. Each pass by itself, none of them by default in `freeze`.
 
 1. identities: an Identity that nothing waits for in particular is left out, its users take what it took.
-2. constants: nodes whose inputs are all constant become Consts, where numpy gives the result to the last bit.
-3. batch_norm: batch norms in inference form go into the weights before them (see `fold_batch_norm`); last bits may
+2. checks: so are CheckNumerics and Print, which pass their input on. What a check would have refused passes then.
+3. constants: nodes whose inputs are all constant become Consts, where numpy gives the result to the last bit.
+4. batch_norm: batch norms in inference form go into the weights before them (see `fold_batch_norm`); last bits may
    change.
 Fetches, feeds, what signatures name, the init op, and in a model without fetches or with variables every node that
 nothing takes keep their names and values. What nothing needs any more is dropped.
@@ -19,7 +20,7 @@ from graph_restore.errors import UnsupportedFormatError
 from graph_restore.model import Model
 from graph_restore.names import input_name, is_control, node_of, parse_tensor_name
 from graph_restore.transforms.constants import constant_node
-from graph_restore.transforms.contexts import SWITCHES
+from graph_restore.transforms.contexts import MERGES, SWITCHES
 from graph_restore.transforms.draft import Draft, control_inputs
 from graph_restore.transforms.evaluation import Array, evaluate
 from graph_restore.transforms.finish import keep_living
@@ -28,22 +29,28 @@ from graph_restore.transforms.liveness import in_order
 from graph_restore.variables import VARIABLE_OPS
 
 _IDENTITIES = ("Identity", "StopGradient", "PreventGradient")
+_CHECKS = ("CheckNumerics", "Print")
 _LARGEST_MADE = 1 << 16  # bytes; a larger constant would make the file grow more than the node it replaces
 
 
-def simplify(model: Model, *, identities: bool = True, constants: bool = True, batch_norm: bool = True) -> Model:
+def simplify(
+    model: Model, *, identities: bool = True, checks: bool = True, constants: bool = True, batch_norm: bool = True
+) -> Model:
     """The model with a simpler graph that computes the same; each pass may be left out.
 
-    `identities` and `constants` change no bit of any output, `batch_norm` the last ones. `notes` of the result tells
-    how many nodes each pass took away.
+    `identities` and `constants` change no bit of any output, `batch_norm` the last ones; without `checks` (the ops
+    CheckNumerics and Print) NaN and infinity are no error. `notes` of the result tells how many nodes each pass took
+    away.
     """
     draft = Draft(model.graph)
     kept = _kept(model)
-    left_out = _remove_identities(draft, kept) if identities else 0  # one may stand before a batch norm
+    checked = _remove(draft, kept, _CHECKS) if checks else 0
+    left_out = _remove(draft, kept, _IDENTITIES) if identities else 0  # one may stand before a batch norm
     counts = {
+        "checks and prints are left out": checked,
         "batch norms are folded into weights": _fold_batch_norms(draft, kept) if batch_norm else 0,
         "nodes are constant": _fold_constants(draft, kept) if constants else 0,
-        "identities are left out": left_out + (_remove_identities(draft, kept) if identities else 0),
+        "identities are left out": left_out + (_remove(draft, kept, _IDENTITIES) if identities else 0),
     }
     draft.notes.extend(f"{count} {text}" for text, count in counts.items() if count)
     draft.keep(draft.ancestors(kept))
@@ -112,24 +119,25 @@ def _type_of(draft: Draft, node: Any) -> int:
     return int(types[0]) if len(types) == 1 and types[0] < REF_OFFSET and types[0] != DataType.DT_RESOURCE else 0
 
 
-def _remove_identities(draft: Draft, kept: Collection[str]) -> int:
+def _remove(draft: Draft, kept: Collection[str], passing: Collection[str]) -> int:
+    """Leave nodes of these ops out, whose users take their first input instead."""
     instead: dict[str, str] = {}
     users = draft.consumers()
     for name, node in draft.nodes.items():
-        if node.op in _IDENTITIES and name not in kept and _is_removable(draft, node, users[name]):
+        if node.op in passing and name not in kept and _is_removable(draft, node, users[name]):
             instead[name] = node.input[0]
     for name, node in list(draft.nodes.items()):
         if any(node_of(item) in instead for item in node.input):
-            draft.change(name).input[:] = _distinct(_led(item, instead) for item in node.input)
+            draft.change(name).input[:] = _distinct(node.op, [_led(item, instead) for item in node.input])
     for name in instead:
         del draft.nodes[name]
     return len(instead)
 
 
 def _is_removable(draft: Draft, node: Any, users: list[tuple[Any, int]]) -> bool:
-    """Whether the users of an Identity can take what it takes: it waits for nothing else, copies no reference, and
-    what waits for it does not mean the branch of a Switch."""
-    if len(node.input) != 1 or is_control(node.input[0]):
+    """Whether the users of an op that passes its input on can take what it takes: it waits for nothing else, copies no
+    reference, and what waits for it does not mean the branch of a Switch."""
+    if not node.input or any(is_control(item) for item in (node.input[0], node.input[-1])):
         return False
     source = draft.nodes[node_of(node.input[0])]
     if source.op in VARIABLE_OPS or source.op.startswith("Ref"):
@@ -153,10 +161,8 @@ def _led(item: str, instead: dict[str, str]) -> str:
     return input_name(name, index)
 
 
-def _distinct(items: Any) -> list[str]:
-    """The inputs, each control input once."""
-    found: list[str] = []
-    for item in items:
-        if not (is_control(item) and item in found):
-            found.append(item)
-    return found
+def _distinct(op: str, items: list[str]) -> list[str]:
+    """The inputs, each control input once, and none on a node whose output is taken (a Merge takes but one of them)."""
+    taken = set() if op in MERGES else {node_of(item) for item in items if not is_control(item)}
+    controls = dict.fromkeys(item for item in items if is_control(item) and node_of(item) not in taken)
+    return [*(item for item in items if not is_control(item)), *controls]

@@ -12,8 +12,8 @@ from typing import Any
 
 from graph_restore.protos import NodeDef
 from graph_restore.savers import RESTORE_OPS
-from graph_restore.transforms.captures import is_call
 from graph_restore.transforms.draft import Draft, add_const
+from graph_restore.transforms.returned import is_call
 
 
 def lift_filler(draft: Draft, call: Any, position: int, fills: Callable[[str], bool]) -> str | None:

@@ -48,8 +48,10 @@ def table_initializers(draft: Draft, model: Model, needed: set[str]) -> dict[str
         fillers = [user.name for user, position in users[name] if position == 0 and fills(draft, user)]
         fillers = fillers or _lifted(draft, node, users[name])
         if node.op in MUTABLE_TABLES:
-            _refuse_changes(draft, node, users[name], needed)
-            fillers = [fill_saved(draft, model, node)]
+            own = _own_filler(draft, users[name], needed) if name not in model.tables else None
+            if own is None:
+                _refuse_changes(draft, node, users[name], needed)
+            fillers = [own or fill_saved(draft, model, node)]
         if not fillers:
             raise FreezeError(
                 f"{name} ({node.op}) has no node that fills it; feed the tensors looked up in it",
@@ -57,6 +59,19 @@ def table_initializers(draft: Draft, model: Model, needed: set[str]) -> dict[str
             )
         found[name] = fillers[:1]
     return found
+
+
+def _own_filler(draft: Draft, users: Sequence[tuple[Any, int]], needed: set[str]) -> str | None:
+    """The one node that changes a mutable table, if it fills it from Consts before all else that takes the table, as in
+    a frozen graph."""
+    takers = [user for user, position in users if position == 0 and user.name in needed]
+    changes = [user for user in takers if user.op.startswith(_CHANGES)]
+    if len(changes) != 1 or changes[0].op.startswith("LookupTableRemove"):
+        return None
+    filler = changes[0]
+    constant = all(draft.nodes[node_of(item)].op == "Const" for item in filler.input[1:] if not is_control(item))
+    first = all(f"^{filler.name}" in user.input for user in takers if user is not filler)
+    return str(filler.name) if constant and first else None
 
 
 def _lifted(draft: Draft, table: Any, users: Sequence[tuple[Any, int]]) -> list[str]:

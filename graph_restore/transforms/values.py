@@ -20,9 +20,10 @@ from graph_restore.names import is_control, node_of
 from graph_restore.protos import NodeDef
 from graph_restore.tensor_proto import encode_head
 from graph_restore.transforms.aliases import INITIALISED_TESTS, Aliases, find_aliases
-from graph_restore.transforms.captures import Captures, argument_of, is_call
+from graph_restore.transforms.captures import Captures
 from graph_restore.transforms.draft import Draft, Tensor, control_inputs
 from graph_restore.transforms.hidden import check_nothing_lost
+from graph_restore.transforms.returned import argument_of, is_call
 from graph_restore.transforms.updates import Updates
 from graph_restore.variables import VARIABLE_OPS, Variable, Variables
 
@@ -158,8 +159,13 @@ def _turn_readers(draft: Draft, aliases: Aliases, variables: Mapping[str, Variab
     _turn_calls(draft, calls)
     for (name, _), owner in aliases.tensors.items():
         variable = variables[owner]
-        if variable.kind == "resource" and name != owner and "T" in draft.nodes[name].attr:
+        if variable.kind == "resource" and name != owner and _passes_one_on(draft, name):
             draft.change(name).attr["T"].type = variable.data_type
+
+
+def _passes_one_on(draft: Draft, name: str) -> bool:
+    node = draft.nodes[name]
+    return "T" in node.attr and not is_call(node, draft.graph.functions)
 
 
 def _turn_calls(draft: Draft, calls: Mapping[str, Mapping[int, int]]) -> None:
