@@ -1,10 +1,11 @@
 """Prints times, memory and ratios, side by side and from one run: `python -m benchmarks [PART ...] [--quick]`.
 
 A part is import, small, large or nodes (freezing models of 0.7 MB, of 1.3 GB, of 100,000 nodes), list, read, varints,
-convert or rewrite (checkpoints), live (restore_graph), or one of the groups: main (import, small, large, read), freeze,
-checkpoint.
+convert or rewrite (checkpoints), packages or start (models past 2 GB, written and run in C++), live (restore_graph), or
+one of the groups: main (import, small, large, read), freeze, checkpoint.
 
-Needs TensorFlow 2.21 in this Python and 8 GB of disk. Exit status 1 when results differ, never for a missed target.
+Needs TensorFlow 2.21 in this Python and 20 GB of disk; packages and start also cmake and a C++ compiler. Exit status 1
+when results differ, never for a missed target.
 """
 
 from __future__ import annotations

@@ -134,12 +134,30 @@ def _units(count: int) -> Any:
     return ("total",), {"signal": (4,)}
 
 
+def _tables(count: int, rows: int) -> Any:
+    """Embedding tables of 64 columns, of each of which a few rows are used: large on disk, and quick to run."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    places = v1.placeholder(tf.float32, [None], name="places")
+    found = []
+    for number in range(count):
+        initializer = v1.random_uniform_initializer(-1, 1)
+        table = v1.get_variable(f"table_{number}", [rows, 64], initializer=initializer)
+        found.append(tf.gather(table, tf.cast(places, tf.int32) * (rows // 4) + number))
+    tf.reduce_sum(tf.add_n(found), axis=1, name="total")
+    return ("total",), {"places": (4,)}
+
+
 _BUILDERS: dict[str, Callable[[], Any]] = {
     "bert_large": lambda: _bert("LARGE"),
     "bert_tiny": lambda: _bert("TINY"),
     "digits": _digits,
     "nodes_100000": lambda: _units(6250),
     "nodes_1000": lambda: _units(64),
+    "tables_3gb": lambda: _tables(12, 1 << 20),
+    "tables_1gb": lambda: _tables(4, 1 << 20),  # of 1.9 GB, near the limit, the C API makes 22 GB before it runs
+    "tables_tiny": lambda: _tables(3, 1 << 10),
 }
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import converting, copying, freezing, importing, listing, live, reading
+from benchmarks import converting, copying, freezing, importing, listing, live, packages, reading
 from benchmarks.checkpoints import ensure_checkpoint
 from benchmarks.measure import Timing
 from benchmarks.models import BenchmarkModel, ensure
@@ -87,6 +87,16 @@ def _rewrite(run: Run) -> None:
     converting.measure_rewriting(checkpoint, run.out, run.rounds(5), run.report, meaningful=not run.quick)
 
 
+def _packages(run: Run) -> None:
+    model = ensure("tables_tiny" if run.quick else "tables_3gb", run.work)
+    packages.measure_writing(model, run.out, run.rounds(3), run.report, meaningful=not run.quick)
+
+
+def _start(run: Run) -> None:
+    model = ensure("tables_tiny" if run.quick else "tables_1gb", run.work)
+    packages.measure_start(model, run.out, run.rounds(3), run.report, meaningful=not run.quick)
+
+
 def _live(run: Run) -> None:
     live.measure(run.large(), run.rounds(3), run.report, meaningful=not run.quick)
 
@@ -101,10 +111,12 @@ PARTS: dict[str, Callable[[Run], None]] = {
     "varints": _varints,
     "convert": _convert,
     "rewrite": _rewrite,
+    "packages": _packages,
+    "start": _start,
     "live": _live,
 }
 GROUPS: dict[str, tuple[str, ...]] = {
     "main": ("import", "small", "large", "read"),
-    "freeze": ("small", "large", "nodes"),
+    "freeze": ("small", "large", "nodes", "packages", "start"),
     "checkpoint": ("list", "read", "varints", "convert", "rewrite"),
 }
