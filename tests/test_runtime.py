@@ -669,6 +669,58 @@ def test_partitioned_variables_know_their_slices() -> None:
             assert found[name].var_offset == facts["slice"]["var_offset"]
 
 
+@pytest.mark.parametrize("identity", ["linear/tf0.12.1-v1", "resource/tf1.15.5-v2", "mlp/tf1.4.1-v2"])
+def test_what_a_variable_can_do(identity: str) -> None:
+    one = case(identity)
+    with graph_and_session() as (tf, graph, session):
+        _, saver = gr.restore_graph(one.graph_pb, one.prefix)
+        shaped = {name: v for name, v in saver.variables.items() if v.dtype.base_dtype == tf.float32 and v.shape.rank}
+        for name, variable in shaped.items():
+            value = one.oracle["variables"][f"{name}:0"]
+            assert variable.graph is graph and variable.op.name == name
+            for read in (variable, variable.value(), variable.read_value(), variable.initialized_value()):
+                assert_same(session.run(read), value, name)
+            assert_same(session.run(variable[:1] + variable[-1]), value[:1] + value[-1], name)
+            variable.load(value * 2, session)
+            assert_same(variable.eval(), value * 2, name)
+            session.run(variable.assign_sub(value))
+            session.run(tf.compat.v1.scatter_update(variable, [0], value[:1] * 0))
+            assert_same(variable.eval(), np.concatenate([value[:1] * 0, value[1:]]), name)
+            session.run(variable.initializer)
+            session.run(variable.assign(value))
+            assert_same(variable.eval(), value, name)
+        assert shaped
+
+
+def test_savers_of_the_users_own(tmp_path: Path) -> None:
+    """Under other names, and of the moving averages, by TensorFlow's own means."""
+    one = case("mlp/tf1.15.5-v2")
+    with graph_and_session() as (tf, _, session):
+        _, saver = gr.restore_graph(one.graph_pb, one.prefix)
+        weights = saver.variables["hidden/weights"]
+        other = tf.compat.v1.train.Saver({"old/name": weights})
+        path = other.save(session, str(tmp_path / "one"))
+        assert list(gr.load_checkpoint(path)) == ["old/name"]
+        trained = [v for v in tf.compat.v1.trainable_variables() if v.name in ("hidden/weights:0", "hidden/biases:0")]
+        averages = tf.train.ExponentialMovingAverage(0.9).variables_to_restore(trained)
+        chosen = {key: v for key, v in averages.items() if any(v is one for one in trained)}
+        tf.compat.v1.train.Saver(chosen).restore(session, one.prefix)
+        key = "hidden/weights/ExponentialMovingAverage"
+        assert_same(weights.eval(), one.oracle["checkpoint"][""][key], key)
+        saver.restore(session, one.prefix)
+        assert_same(weights.eval(), one.oracle["variables"]["hidden/weights:0"], "hidden/weights")
+
+
+def test_max_to_keep(tmp_path: Path) -> None:
+    one = case("linear/tf1.15.5-v2")
+    with graph_and_session() as (_, _, session):
+        _, saver = gr.restore_graph(one.meta, one.prefix)
+        for step in range(8):
+            saver.save(session, str(tmp_path / "model.ckpt"), global_step=step)
+    assert len(list(tmp_path.glob("*.index"))) == gr.load(one.meta).saver_def.max_to_keep == 5
+    assert gr.load_checkpoint(tmp_path).prefix.endswith("model.ckpt-7")
+
+
 @pytest.mark.parametrize("scope", ["", "copy"])
 def test_a_partitioned_variable_as_a_whole(scope: str) -> None:
     one = case("partitioned/tf1.4.1-v2")
