@@ -1,7 +1,7 @@
 """A model made to live in today's TensorFlow, by restore_graph and by TensorFlow's own import_meta_graph and Saver:
-`python -m benchmarks.live ours|bare|theirs GRAPH PREFIX FETCHES-AND-FEEDS`.
+`python -m benchmarks.live ours|theirs GRAPH PREFIX FETCHES-AND-FEEDS`; `... bare META OUTPUT` writes the graph alone.
 
-Each prints, as JSON, the seconds from TensorFlow's import to restored variables, and hashes of what it then computes.
+Each prints, as JSON, the seconds from its imports to restored variables, and hashes of what it then computes.
 """
 
 from __future__ import annotations
@@ -10,33 +10,37 @@ import json
 import statistics
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import Command, Timing, alternate, python
+from benchmarks.measure import Command, Timing, alternate, python, run
 from benchmarks.models import BenchmarkModel
 from benchmarks.outputs import fetched
 from benchmarks.report import Report
 
 OURS, BARE, THEIRS = "restore_graph, .meta", "restore_graph, bare graph", "import_meta_graph + Saver.restore"
-_CODES = {"ours": OURS, "bare": BARE, "theirs": THEIRS}
 
 
-def measure(model: BenchmarkModel, rounds: int, report: Report, meaningful: bool) -> None:
+def measure(model: BenchmarkModel, folder: Path, rounds: int, report: Report, meaningful: bool) -> None:
     """Time them in processes of their own, print the table, and compare what the models compute."""
     report.heading(f"live model: {model.data_bytes / 1e6:.1f} MB of weights, {model.nodes} nodes; median of {rounds}")
     task = json.dumps({"fetches": model.fetches, "feeds": model.feeds})
+    folder.mkdir(parents=True, exist_ok=True)
+    bare = str(folder / "graph.pb")
+    run(python("-m", "benchmarks.live", "bare", model.meta, bare))
+    asked = {OURS: ("ours", model.meta), BARE: ("ours", bare), THEIRS: ("theirs", model.meta)}
     commands = {
-        who: Command(python("-m", "benchmarks.live", code, model.meta, model.prefix, task), inputs=model.files)
-        for code, who in _CODES.items()
+        who: Command(python("-m", "benchmarks.live", *what, model.prefix, task), inputs=model.files)
+        for who, what in asked.items()
     }
     timings = alternate(commands, rounds)
     report.table(timings, THEIRS)
     told = {who: [json.loads(one.output.splitlines()[-1]) for one in timing.samples] for who, timing in timings.items()}
     report.equal("live model", len({str(runs[-1]["outputs"]) for runs in told.values()}) == 1, str(told))
-    seconds = {who: statistics.median(run["seconds"] for run in runs) for who, runs in told.items()}
+    seconds = {who: statistics.median(one["seconds"] for one in runs) for who, runs in told.items()}
     for who in (OURS, BARE):
         ratio = seconds[who] / seconds[THEIRS]
-        report.line(f"{who}, without importing TensorFlow: {seconds[who]:.3f} s, {ratio:.2f} times {THEIRS}")
+        report.line(f"{who}, imports left out: {seconds[who]:.3f} s, {ratio:.2f} times {THEIRS}")
         if meaningful:
             report.at_most(f"{who}, time", ratio, 1)
             report.at_most(f"{who}, peak memory", _peak(timings[who]) / _peak(timings[THEIRS]), 1)
@@ -46,22 +50,33 @@ def _peak(timing: Timing) -> float:
     return statistics.median(sample.peak_bytes for sample in timing.samples)
 
 
-def live(who: str, meta: str, prefix: str, task: dict[str, Any]) -> dict[str, Any]:
+def live(who: str, graph: str, prefix: str, task: dict[str, Any]) -> dict[str, Any]:
     """Bring the model to life; the seconds that took, and what it computes."""
     import tensorflow as tf
 
+    import graph_restore as gr
+
+    restore_graph = gr.restore_graph
     start = time.perf_counter()
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         if who == "theirs":
-            tf.compat.v1.train.import_meta_graph(meta, clear_devices=True).restore(session, prefix)
+            tf.compat.v1.train.import_meta_graph(graph, clear_devices=True).restore(session, prefix)
         else:
-            import graph_restore as gr
-
-            source = gr.load(gr.load(meta).graph.graph_def) if who == "bare" else meta
-            gr.restore_graph(source, prefix)
+            restore_graph(graph, prefix)
         seconds = time.perf_counter() - start
         return {"seconds": seconds, "outputs": fetched(session, **task)}
 
 
+def write_bare(meta: str, output: str) -> None:
+    """The GraphDef of a .meta, by TensorFlow."""
+    import tensorflow as tf
+
+    with open(meta, "rb") as file, open(output, "wb") as bare:
+        bare.write(tf.compat.v1.MetaGraphDef.FromString(file.read()).graph_def.SerializeToString())
+
+
 if __name__ == "__main__":
-    print(json.dumps(live(*sys.argv[1:4], json.loads(sys.argv[4]))))
+    if sys.argv[1] == "bare":
+        write_bare(*sys.argv[2:4])
+    else:
+        print(json.dumps(live(*sys.argv[1:4], json.loads(sys.argv[4]))))

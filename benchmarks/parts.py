@@ -98,7 +98,7 @@ def _start(run: Run) -> None:
 
 
 def _live(run: Run) -> None:
-    live.measure(run.large(), run.rounds(3), run.report, meaningful=not run.quick)
+    live.measure(run.large(), run.out, run.rounds(5), run.report, meaningful=not run.quick)
 
 
 PARTS: dict[str, Callable[[Run], None]] = {
