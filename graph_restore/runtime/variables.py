@@ -23,6 +23,7 @@ from graph_restore.names import is_control, parse_tensor_name
 from graph_restore.runtime.guard import tensorflow
 from graph_restore.runtime.importing import Imported
 from graph_restore.savers import ASSIGN_OPS, variable_of
+from graph_restore.transforms.definitions import set_slice_info
 from graph_restore.variables import Variable
 
 GLOBAL_COLLECTION, LOCAL_COLLECTION = "variables", "local_variables"
@@ -111,12 +112,7 @@ def make_variable(
     else:
         definition.initializer_name = setter.operation.name
         definition.initial_value_name = setter.tensor.name
-    if variable.slice is not None:
-        part = definition.save_slice_info_def
-        part.full_name = variable.checkpoint_key or variable.name
-        part.full_shape.extend(variable.slice.full_shape)
-        part.var_offset.extend(variable.slice.starts)
-        part.var_shape.extend(variable.slice.lengths)
+    set_slice_info(definition, variable)
     made: RestoredVariable = _classes()[variable.kind](variable_def=definition)
     made.description = variable
     return made
