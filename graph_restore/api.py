@@ -68,8 +68,10 @@ def _load_path(path: str, tags: Collection[str] | None) -> Model:
         meta = _SHARDS.sub("", path) + ".meta"
         if files.is_file(meta):
             return _load_path(meta, tags)  # a checkpoint's prefix was given, or what Savers call one of V1 shards
+        if os.path.islink(path):
+            raise FileNotFoundError(f"{path}: a link to {os.readlink(path)}, which is not there; copy the file itself")
         raise FileNotFoundError(
-            f"{path}: no such file or directory; pass a .meta, .pb, .pbtxt, event file or directory"
+            f"{path or 'the empty path'}: no such file or directory; pass a .meta, .pb, .pbtxt, event file or directory"
         )
     if files.is_file(path + ".meta") and is_table(path):
         return _load_path(path + ".meta", tags)  # a V1 checkpoint is a file of the prefix's name
@@ -99,7 +101,10 @@ def _read(source: Source, origin: ModelSource, tags: Collection[str] | None, mes
     name = message or (kind.message if kind is not None else "")
     text = kind is not None and kind.text
     if tags is not None and name != "SavedModel":
-        raise FormatError("tags choose a MetaGraphDef of a SavedModel; this is none", path=source.name, found=name)
+        raise FormatError(
+            f"tags choose a MetaGraphDef of a SavedModel; this is none, but of the kind {name}: leave them out",
+            path=source.name,
+        )
     if name == "SavedModel":
         return read_saved_model(source, text, _with_format(origin, "saved_model"), tags)
     if name == "MetaGraphDef":
@@ -202,7 +207,7 @@ def _warn_of_values(model: Model, path: str) -> None:
     if held and not model.fetches:
         warn(
             f"{path} holds the graph alone, without the values of its {held} variables; freeze the model first, or "
-            'write them with format="meta_graph", "saved_model" or "checkpoint"'
+            "export it with the format meta_graph, saved_model or checkpoint"
         )
 
 

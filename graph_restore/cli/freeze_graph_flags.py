@@ -14,7 +14,7 @@ MODELS = {
     "input_saved_model_dir": ("DIR", "a SavedModel; its own variables are the values"),
 }
 _TEXTS = {
-    "input_checkpoint": ("PREFIX", "the checkpoint with the values"),
+    "input_checkpoint": ("PREFIX", "the checkpoint with the values; not needed with a SavedModel"),
     "output_graph": ("FILE", "file to write, a binary GraphDef"),
     "output_node_names": ("NAMES", "the outputs, separated by commas"),
     "saved_model_tags": ("TAGS", "all tags of the SavedModel's graph [serve]"),
@@ -65,6 +65,11 @@ def words(flags: argparse.Namespace) -> list[str]:
     given = [name for name, default in NOT_NEEDED.items() if getattr(flags, name) != default]
     given += ["checkpoint_version"] if flags.checkpoint_version is not None else []
     return [f"--{name} is not needed, and not used" for name in given]
+
+
+def for_shell(text: str) -> str:
+    """A message of the library with this tool's flag for what it calls `tags`."""
+    return text.replace("tags=", "--saved_model_tags")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -23,7 +23,7 @@ from graph_restore.names import is_control, parse_tensor_name
 from graph_restore.runtime.guard import tensorflow
 from graph_restore.runtime.importing import Imported
 from graph_restore.savers import ASSIGN_OPS, variable_of
-from graph_restore.transforms.definitions import tell_slice
+from graph_restore.transforms.definitions import set_slice_info
 from graph_restore.variables import Variable
 
 GLOBAL_COLLECTION, LOCAL_COLLECTION = "variables", "local_variables"
@@ -112,7 +112,7 @@ def make_variable(
     else:
         definition.initializer_name = setter.operation.name
         definition.initial_value_name = setter.tensor.name
-    tell_slice(definition, variable)
+    set_slice_info(definition, variable)
     made: RestoredVariable = _classes()[variable.kind](variable_def=definition)
     made.description = variable
     return made

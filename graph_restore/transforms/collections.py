@@ -27,7 +27,7 @@ from graph_restore.protos import CollectionDef, NodeDef, VariableDef
 from graph_restore.savers import variable_of
 from graph_restore.tensor_proto import encode_head
 from graph_restore.tensors import LazyTensor
-from graph_restore.transforms.definitions import tell_slice
+from graph_restore.transforms.definitions import set_slice_info
 from graph_restore.transforms.draft import Draft
 from graph_restore.transforms.flow_contexts import COND, WHILE, flow_contexts, output_count
 from graph_restore.transforms.table_fillers import TABLE_COLLECTION, table_initializers
@@ -96,7 +96,7 @@ def _definition(draft: Draft, variable: Variable, trainable: bool) -> Any:
     assign = _zeros(draft, variable) if assign is None or len(assign.input) < 2 else assign
     definition.initializer_name = assign.name
     definition.initial_value_name = tensor_name(*parse_tensor_name(assign.input[1]))
-    tell_slice(definition, variable)
+    set_slice_info(definition, variable)
     return definition
 
 

@@ -35,6 +35,16 @@ def with_definitions(collections: Mapping[str, Any], variables: Iterable[Variabl
     return found
 
 
+def set_slice_info(definition: Any, variable: Variable) -> None:
+    """Say in a VariableDef which part of a partitioned variable this one is, if it is a part."""
+    if variable.slice is not None:
+        part = definition.save_slice_info_def
+        part.full_name = variable.checkpoint_key or variable.name
+        part.full_shape.extend(variable.slice.full_shape)
+        part.var_offset.extend(variable.slice.starts)
+        part.var_shape.extend(variable.slice.lengths)
+
+
 def _usual(variable: Variable) -> list[str]:
     return [GLOBAL_COLLECTION, *([TRAINABLE_COLLECTION] if variable.trainable else [])]
 
@@ -48,15 +58,5 @@ def _definition(variable: Variable) -> Any:
         is_resource=variable.kind == "resource",
         trainable=bool(variable.trainable),
     )
-    tell_slice(definition, variable)
+    set_slice_info(definition, variable)
     return definition
-
-
-def tell_slice(definition: Any, variable: Variable) -> None:
-    """Say in a VariableDef, ours or TensorFlow's, which part of a partitioned variable it is."""
-    if variable.slice is not None:
-        part = definition.save_slice_info_def
-        part.full_name = variable.checkpoint_key or variable.name
-        part.full_shape.extend(variable.slice.full_shape)
-        part.var_offset.extend(variable.slice.starts)
-        part.var_shape.extend(variable.slice.lengths)
