@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from graph_restore.api import load
 from graph_restore.checkpoint.streaming import pieces
 from graph_restore.errors import GraphRestoreError, GraphRestoreWarning, PackageRequiredError
 from graph_restore.formats.event_file import EventWriter
 from graph_restore.formats.meta_graph import encode_meta_graph
 from graph_restore.formats.summaries import Histogram, histogram_summary, number_summary
 from graph_restore.model import Model
-from graph_restore.runtime.importing import model_of
 from graph_restore.runtime.session import with_values
 from graph_restore.storage.extent import Extent
 from graph_restore.storage.output import AtomicFile, local_path
@@ -53,7 +53,7 @@ def write_events(
     GraphRestoreWarning. A file that this function wrote before is replaced; with other event files in `logdir` it
     raises GraphRestoreError, as TensorBoard shows one graph for each directory.
     """
-    found = with_values(model if isinstance(model, Model) else model_of(model), checkpoint)
+    found = with_values(load(model), checkpoint)
     folder = local_path(logdir)
     _refuse_strangers(folder)
     viewed = for_viewing(found)

@@ -14,7 +14,7 @@ from typing import Any
 from graph_restore.arrays import np
 from graph_restore.dtypes import DataType, data_type, item_size, numpy_dtype
 from graph_restore.errors import CorruptionError, FormatError, UnsupportedFormatError
-from graph_restore.storage.coding import BYTES, FIXED32, FIXED64, VARINT, Field, Window, encode_header, encode_varint
+from graph_restore.storage.coding import BYTES, VARINT, Field, Window, encode_header, encode_varint
 from graph_restore.storage.extent import Extent
 from graph_restore.storage.source import BytesSource, Source
 from graph_restore.tensors import ContentTensor, FilledTensor, LazyTensor, StringTensor, VarintTensor, lazy
@@ -30,7 +30,6 @@ _LISTS = {  # the typed list that holds a type's values; int_val, 7, for all tha
 }  # fmt: skip
 STRIPPED = b"<stripped "  # the content of constants in graphs that are for looking at, as by `stripped`
 _STRIPPED_MOST = 40  # bytes
-_SCALAR_TYPES = {VARINT, FIXED32, FIXED64}
 
 
 @dataclass(frozen=True)

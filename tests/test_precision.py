@@ -36,10 +36,6 @@ def _restored(one: Case) -> gr.Model:
     return gr.restore(gr.load(one.graph_pb), one.prefix)
 
 
-def _shape_of(model: gr.Model, node: Any) -> list[str]:
-    return [model.graph.nodes[name].op for name in node.input]
-
-
 @pytest.mark.parametrize("precision", HALVES)
 def test_each_weight_is_a_cast_of_its_name(precision: str, tmp_path: Path) -> None:
     one = case("mlp/tf1.4.1-v2")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tables import masked
 
 from graph_restore.errors import CorruptionError
-from graph_restore.storage.records import read_records, write_record
+from graph_restore.storage.records import RecordFile, write_record
 from graph_restore.storage.source import BytesSource, FileSource
 
 
@@ -22,7 +22,7 @@ def record(data: bytes) -> bytes:
 
 
 def read(data: bytes, start: int = 0) -> list[bytes]:
-    return [found.read() for found in read_records(BytesSource(data, "run.tfevents"), start=start)]
+    return [found.read() for found in RecordFile(BytesSource(data, "run.tfevents"), start)]
 
 
 def test_records_in_order() -> None:
@@ -36,13 +36,13 @@ def test_start_in_the_middle() -> None:
 
 @pytest.mark.parametrize("kept", [1, 8, 12, 14, 18])
 def test_last_record_cut_short_is_told(kept: int) -> None:
-    records = read_records(BytesSource(record(b"abc") + record(b"def")[:kept]))
+    records = RecordFile(BytesSource(record(b"abc") + record(b"def")[:kept]))
     assert [found.read() for found in records] == [b"abc"]
     assert records.truncated_at == 19
 
 
 def test_whole_file_is_not_truncated() -> None:
-    records = read_records(BytesSource(record(b"abc")))
+    records = RecordFile(BytesSource(record(b"abc")))
     assert len(list(records)) == 1
     assert records.truncated_at is None
 
@@ -57,7 +57,7 @@ def test_damaged_length_is_found_while_passing() -> None:
 def test_damaged_data_are_found_when_read() -> None:
     data = bytearray(record(b"abc") + record(b"def"))
     data[13] ^= 1
-    first, second = read_records(BytesSource(bytes(data)))
+    first, second = RecordFile(BytesSource(bytes(data)))
     assert second.read() == b"def"
     assert first.read(verify=False) == b"a" + bytes([ord("b") ^ 1]) + b"c"
     with pytest.raises(CorruptionError, match="the record at byte 0"):
@@ -85,5 +85,5 @@ def test_tensorflow_reads_and_writes_the_same(tmp_path: Path) -> None:
     with open(ours, "wb") as file:
         for content in contents:
             write_record(file, content)
-    assert [found.read() for found in read_records(FileSource(theirs))] == contents
+    assert [found.read() for found in RecordFile(FileSource(theirs))] == contents
     assert list(tf.compat.v1.io.tf_record_iterator(str(ours))) == contents

@@ -199,7 +199,6 @@ def test_rename_to_one_name_twice() -> None:
 
 
 MLP = {"hidden/weights", "hidden/biases", "logits/weights", "logits/biases"}
-SLOTS = {f"{name}/{slot}" for name in MLP for slot in ("Adam", "Adam_1")}
 AVERAGES = {f"{name}/ExponentialMovingAverage" for name in MLP}
 OTHERS = {"global_step", "beta1_power", "beta2_power"}
 

@@ -18,7 +18,6 @@ RANDOM = np.random.RandomState(3)
 IMAGES = RANDOM.normal(size=[2, 5, 5, 4]).astype(np.float32)
 EXACT = {"batch_norm": False}
 REFUSED = {"metrics_local", "update_in_while", "update_unordered"}
-OLD_OPS = {"contrib_op"}
 
 
 def _run(graph: gr.Graph, fetches: list[str], feeds: dict[str, Any]) -> list[Any]:

@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from graph_restore.api import load
 from graph_restore.errors import UnsupportedFormatError
 from graph_restore.graph import Graph
-from graph_restore.model import Model
 from graph_restore.names import is_control, node_of, parse_tensor_name
 from graph_restore.ops import op_table
 from graph_restore.protos import GraphDef, NodeDef
@@ -36,11 +34,6 @@ class Imported:
         """The tf.Tensor of a tensor name."""
         node, index = parse_tensor_name(name)
         return self._operations[node].outputs[index]
-
-
-def model_of(source: Any) -> Model:
-    """The Model of anything `load` takes."""
-    return load(source)
 
 
 def refuse_unknown_ops(graph: Graph) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from graph_restore.model import Model
+from graph_restore.api import load
 from graph_restore.runtime.blueprint import draw_up
-from graph_restore.runtime.importing import model_of
 from graph_restore.runtime.session import with_values
 
 
@@ -32,7 +31,7 @@ def as_keras_layer(
     """
     from graph_restore.runtime.restored_layer import RestoredLayer
 
-    source = with_values(model if isinstance(model, Model) else model_of(model), checkpoint)
+    source = with_values(load(model), checkpoint)
     feeds = feeds if feeds is None or isinstance(feeds, str) else list(feeds)
     fetches = fetches if fetches is None or isinstance(fetches, str) else list(fetches)
     blueprint, variables = draw_up(source, fetches, feeds, trainable, asset_dir)

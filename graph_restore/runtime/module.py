@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from graph_restore.model import Model
+from graph_restore.api import load
 from graph_restore.runtime.blueprint import draw_up
 from graph_restore.runtime.function import constant, make_function
 from graph_restore.runtime.guard import tensorflow
-from graph_restore.runtime.importing import model_of
 from graph_restore.runtime.module_tables import make_table
 from graph_restore.runtime.session import with_values
 
@@ -44,7 +43,7 @@ def as_module(
     NodeNotFoundError as `transforms.tensorflow2` does; UnsupportedFormatError for ops TensorFlow lacks.
     """
     tf = tensorflow()
-    source = with_values(model if isinstance(model, Model) else model_of(model), checkpoint)
+    source = with_values(load(model), checkpoint)
     feeds = feeds if feeds is None or isinstance(feeds, str) else list(feeds)
     fetches = fetches if fetches is None or isinstance(fetches, str) else list(fetches)
     blueprint, sources = draw_up(source, fetches, feeds, trainable, asset_dir)

@@ -9,13 +9,14 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
+from graph_restore.api import load
 from graph_restore.discovery import find_variables
 from graph_restore.errors import GraphRestoreError, GraphRestoreWarning, RestoreError
 from graph_restore.model import Model
 from graph_restore.protos import SaverDef
 from graph_restore.runtime.building import Wanted, build
 from graph_restore.runtime.guard import tensorflow
-from graph_restore.runtime.importing import check_elements, model_of, refuse_unknown_ops
+from graph_restore.runtime.importing import check_elements, refuse_unknown_ops
 from graph_restore.runtime.live import LiveModel
 from graph_restore.savers import find_savers
 from graph_restore.transforms.renaming import Rename
@@ -81,7 +82,7 @@ def restore_graph(
         "strict": strict, "on_mismatch": on_mismatch,
     }  # fmt: skip
     graph, running, session = _surroundings(session)
-    model = _with_saver_def(model_of(graph_def), saver_def)
+    model = _with_saver_def(load(graph_def), saver_def)
     checkpoint = opened(save_path)
     restored = None if checkpoint is None else restore(model, checkpoint, **options)  # before anything is built
     _refuse_strangers(restored)

@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+from graph_restore.api import load
 from graph_restore.errors import CheckpointNotFoundError, GraphRestoreError, NodeNotFoundError, did_you_mean
 from graph_restore.model import Model
 from graph_restore.names import parse_tensor_name, tensor_name
 from graph_restore.runtime.building import Wanted, build
 from graph_restore.runtime.guard import tensorflow
-from graph_restore.runtime.importing import model_of, refuse_unknown_ops
+from graph_restore.runtime.importing import refuse_unknown_ops
 from graph_restore.runtime.live import LiveModel
 from graph_restore.runtime.queues import queue_runners
 from graph_restore.transforms.modernize import modernize
@@ -59,7 +60,7 @@ class Session:
         config: Any = None,
     ) -> None:
         tf = tensorflow()
-        self.model = modernize(with_values(model if isinstance(model, Model) else model_of(model), checkpoint))
+        self.model = modernize(with_values(load(model), checkpoint))
         refuse_unknown_ops(self.model.graph)
         self.graph = tf.Graph()
         self._live = self._build(device, clear_devices, [os.fspath(asset_dir)] if asset_dir is not None else [])

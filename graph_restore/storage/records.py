@@ -84,11 +84,6 @@ class RecordFile:
         return int(length)
 
 
-def read_records(source: Source, *, start: int = 0) -> RecordFile:
-    """The records of `source` whose first begins at byte `start`; see RecordFile for files that end early."""
-    return RecordFile(source, start)
-
-
 class Writable(Protocol):
     """What bytes can be appended to."""
 
