@@ -99,7 +99,10 @@ def _read(source: Source, origin: ModelSource, tags: Collection[str] | None, mes
     name = message or (kind.message if kind is not None else "")
     text = kind is not None and kind.text
     if tags is not None and name != "SavedModel":
-        raise FormatError("tags choose a MetaGraphDef of a SavedModel; this is none", path=source.name, found=name)
+        raise FormatError(
+            f"tags choose a MetaGraphDef of a SavedModel; this is none, but of the kind {name}: leave them out",
+            path=source.name,
+        )
     if name == "SavedModel":
         return read_saved_model(source, text, _with_format(origin, "saved_model"), tags)
     if name == "MetaGraphDef":
@@ -202,7 +205,7 @@ def _warn_of_values(model: Model, path: str) -> None:
     if held and not model.fetches:
         warn(
             f"{path} holds the graph alone, without the values of its {held} variables; freeze the model first, or "
-            'write them with format="meta_graph", "saved_model" or "checkpoint"'
+            "export it with the format meta_graph, saved_model or checkpoint"
         )
 
 

@@ -168,6 +168,11 @@ def near_names(name: str, names: Iterable[str], count: int = 3) -> list[str]:
     return list(dict.fromkeys(folded + close))[:count]
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 tensor`, `2,000 tensors`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """A sentence "; near names: a, b" for an error message, or nothing."""
     found = near_names(name, names)

@@ -30,10 +30,18 @@ def staging(prefix: str) -> Iterator[str]:
     directory, base = os.path.split(prefix)
     stage = os.path.join(os.path.abspath(directory), f".{base[:100]}.{os.urandom(6).hex()}.tmp")
     try:  # before it is made: a signal may come at any moment
-        os.mkdir(stage, 0o700)
+        _make(stage, prefix)
         yield stage
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def _make(stage: str, prefix: str) -> None:
+    try:
+        os.mkdir(stage, 0o700)
+    except OSError as error:
+        error.filename = prefix  # nobody has heard of the temporary one
+        raise
 
 
 def install(written: Sequence[str], directory: str, old: Sequence[str]) -> None:

@@ -27,14 +27,14 @@ from graph_restore.storage.ordered_code import encode_slice_key
 from graph_restore.storage.table import Table
 from graph_restore.tensors import ContentTensor, LazyTensor, StringTensor, VarintTensor, check_rank
 
-_STRINGS = 8
-_FIXED = {
+STRING_FIELD = 8
+FIXED_FIELDS = {
     DataType.DT_FLOAT: 5,
     DataType.DT_DOUBLE: 6,
     DataType.DT_COMPLEX64: 9,
     DataType.DT_COMPLEX128: 12,
 }
-_VARINT = {
+VARINT_FIELDS = {
     DataType.DT_INT32: 7,
     DataType.DT_UINT8: 7,
     DataType.DT_INT16: 7,
@@ -139,7 +139,7 @@ def _only(window: Window, offset: int, end: int, number: int) -> Field | None:
 
 
 def _numbers(meta: TensorMeta, box: TensorSlice, content: Extent, window: Window) -> LazyTensor:
-    number = _FIXED.get(meta.data_type) or _VARINT.get(meta.data_type)
+    number = FIXED_FIELDS.get(meta.data_type) or VARINT_FIELDS.get(meta.data_type)
     if number is None:
         raise UnsupportedFormatError(
             f"tensor {meta.name!r} is of type {meta.data_type.name}, which V1 checkpoints cannot hold",
@@ -149,7 +149,7 @@ def _numbers(meta: TensorMeta, box: TensorSlice, content: Extent, window: Window
     for field in window.fields(content.offset, content.offset + content.length):
         if field.number == number and field.length:
             extents.append(content.part(field.offset - content.offset, field.length))
-    if meta.data_type in _FIXED or not extents:
+    if meta.data_type in FIXED_FIELDS or not extents:
         return ContentTensor(meta.name, meta.data_type, box.lengths, extents)
     if len(extents) > 1:
         raise UnsupportedFormatError(
@@ -199,5 +199,5 @@ class SavedStrings(StringTensor):
     def _fields(self, window: Window) -> Iterator[Field]:
         end = self._extent.offset + self._extent.length
         for field in window.fields(self._extent.offset, end):
-            if field.number == _STRINGS and field.wire_type == BYTES:
+            if field.number == STRING_FIELD and field.wire_type == BYTES:
                 yield field

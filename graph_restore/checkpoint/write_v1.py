@@ -19,6 +19,7 @@ from graph_restore.checkpoint.encoding import (
     varint_sizes,
 )
 from graph_restore.checkpoint.messages import TensorMeta
+from graph_restore.checkpoint.v1 import FIXED_FIELDS, STRING_FIELD, VARINT_FIELDS
 from graph_restore.checkpoint.write_plan import Piece
 from graph_restore.dtypes import DataType, type_name
 from graph_restore.errors import UnsupportedFormatError
@@ -27,26 +28,15 @@ from graph_restore.storage.output import AtomicFile, Progress
 from graph_restore.storage.table import TableWriter
 from graph_restore.tensors import LazyTensor, StringTensor
 
-_STRINGS = 8
-_FIXED = {
-    DataType.DT_FLOAT: 5,
-    DataType.DT_DOUBLE: 6,
-    DataType.DT_COMPLEX64: 9,
-    DataType.DT_COMPLEX128: 12,
+# TensorFlow's own reader knows none of these, so that its writer never wrote them
+_NOT_WRITTEN = {
+    DataType.DT_QINT16,
+    DataType.DT_QUINT16,
+    DataType.DT_BFLOAT16,
+    DataType.DT_UINT32,
+    DataType.DT_UINT64,
 }
-_VARINT = {  # those of TensorFlow's own writer; its reader knows no others
-    DataType.DT_INT32: 7,
-    DataType.DT_UINT8: 7,
-    DataType.DT_INT16: 7,
-    DataType.DT_INT8: 7,
-    DataType.DT_UINT16: 7,
-    DataType.DT_QINT8: 7,
-    DataType.DT_QUINT8: 7,
-    DataType.DT_QINT32: 7,
-    DataType.DT_INT64: 10,
-    DataType.DT_BOOL: 11,
-    DataType.DT_HALF: 13,
-}
+_VARINT = {kind: field for kind, field in VARINT_FIELDS.items() if kind not in _NOT_WRITTEN}
 _MAX_VALUE = (1 << 31) - 1  # what protobuf can parse
 _AT_ONCE = 1 << 16  # elements encoded at a time
 
@@ -65,7 +55,7 @@ def check_pieces(pieces: Sequence[Piece]) -> None:
     refused = [
         f"{name!r} ({type_name(kind)})"
         for name, kind in kinds.items()
-        if kind is not DataType.DT_STRING and kind not in _FIXED and kind not in _VARINT
+        if kind is not DataType.DT_STRING and kind not in FIXED_FIELDS and kind not in _VARINT
     ]
     refused += [
         f"{name!r} (the name is no UTF-8)" for name in kinds if any("\udc80" <= one <= "\udcff" for one in name)
@@ -128,8 +118,8 @@ def _values(tensor: LazyTensor) -> _Values:
         return _Values(size, lambda: _string_fields(tensor))
     if not tensor.size:
         return _Values(0, lambda: iter(()))
-    if tensor.data_type in _FIXED:
-        return _packed(_FIXED[tensor.data_type], tensor.nbytes, tensor.chunks)
+    if tensor.data_type in FIXED_FIELDS:
+        return _packed(FIXED_FIELDS[tensor.data_type], tensor.nbytes, tensor.chunks)
     if tensor.data_type is DataType.DT_BOOL:
         size = tensor.size
     else:
@@ -149,7 +139,7 @@ def _after(head: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 def _string_fields(tensor: StringTensor) -> Iterator[bytes]:
     for string in tensor.strings():
-        yield message(_STRINGS, string)
+        yield message(STRING_FIELD, string)
 
 
 def _runs(tensor: LazyTensor) -> Iterator[np.ndarray[Any, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -63,7 +64,7 @@ def command(
     \b
     Example: graph-restore freeze run/model.ckpt-1000.meta --fetches softmax -o frozen.pb
     """
-    from graph_restore.cli.output import refuse_to_overwrite, report, write, write_kept, write_ops_header
+    from graph_restore.cli.output import refuse_header, refuse_to_overwrite, report, write, write_kept, write_ops_header
 
     if form is None and output.endswith(".meta"):
         form = "graph_def"  # a frozen graph has nothing that a MetaGraph is for
@@ -74,6 +75,9 @@ def command(
         told = before.restoration
         for text in (*(told.notes if told else ()), *(told.changes() if told else ()), *frozen.notes):
             note(text)
+        if ops_header is not None and not force:
+            refuse_header(ops_header, output)
+        feeds = _feeds(verify_feeds)
         kept = write_kept(frozen, kept_checkpoint or os.path.splitext(output)[0], force)
         write(frozen, output, form, **({"overwrite": force} if form == "saved_model" else {}))
         if ops_header is not None:
@@ -83,12 +87,20 @@ def command(
         from graph_restore.cpp import cpp_snippet
 
         click.echo("\n" + cpp_snippet(frozen), nl=False)
-    if verify or verify_feeds:
+    if verify or feeds is not None:
         from graph_restore.cli.verify import after_freezing
 
         loose, constants = choices["precision"] is not None, choices["constants"] or {}
-        if not after_freezing(before, frozen, output, verify_feeds, constants, kept, choices["asset_dir"], loose):
+        if not after_freezing(before, frozen, output, feeds or {}, constants, kept, choices["asset_dir"], loose):
             click.get_current_context().exit(1)
+
+
+def _feeds(path: str | None) -> Mapping[str, Any] | None:
+    if path is None:
+        return None
+    from graph_restore.runtime.verify import read_feeds
+
+    return read_feeds(path)
 
 
 def _frozen(path: str, checkpoint: str | None, tags: list[str] | None, choices: dict[str, Any]) -> tuple[Any, Any]:

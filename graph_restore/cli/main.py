@@ -5,27 +5,35 @@ Exit status: 0 done, 1 the files are bad or disagree, 2 usage. A verb's module i
 
 from __future__ import annotations
 
+import errno
 import gc
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from typing import Any
 
 import click
 
 from graph_restore import __version__
+from graph_restore.cli.verbs import Verbs
 from graph_restore.cli.wording import for_shell
 from graph_restore.errors import GraphRestoreError
 
 VERBS = ("inspect", "check", "freeze", "export", "verify", "checkpoint", "tensorboard", "script")
 
 
+_NEXT = {
+    errno.EACCES: "; look at the permissions (`ls -ld`) of it and its directory, or take another place",
+    errno.EROFS: "; take another place",
+    errno.ENOSPC: "; make room, or write to another disk",
+}
+
+
 def error_text(error: Exception) -> str:
     """What to print for an error: its message; for one of the operating system, the file and the reason."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror}"
+        return f"{error.filename}: {error.strerror}{_NEXT.get(error.errno or 0, '')}"
     return str(error) or type(error).__name__
 
 
@@ -46,15 +54,8 @@ def _ended_in_order() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-class _Verbs(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
-            return None
-        found: click.Command = import_module(f"graph_restore.cli.{cmd_name}").command
-        return found
+class _Verbs(Verbs):
+    package, verbs = "graph_restore.cli", VERBS
 
     def invoke(self, ctx: click.Context) -> Any:
         gc.set_threshold(1_000_000)  # what a command makes lives to its end; the search for it is a tenth of all
@@ -74,7 +75,7 @@ def main() -> None:
 
     MODEL is a .pb, .pbtxt, .meta, event file, SavedModel, session bundle or run directory; CHECKPOINT a prefix,
     any of its files, or its directory; also inside an archive (run.zip/model.ckpt) or in a store (s3://...).
-    TensorFlow is needed by verify only.
+    Only what runs a model needs TensorFlow: verify, freeze --verify, and the programs that script writes.
 
     \b
     Example: graph-restore freeze run/model.ckpt-1000.meta --fetches softmax -o frozen.pb

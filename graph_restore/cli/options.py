@@ -49,7 +49,7 @@ def _renaming(context: click.Context, option: click.Parameter, values: tuple[str
             continue
         old, sign, new = value.partition("=")
         if not sign or not (old or new.endswith("/")):
-            raise click.BadParameter("KEY=NAME, SCOPE/=SCOPE/, re:PATTERN=NEW, or auto")
+            raise click.BadParameter("write KEY=NAME, SCOPE/=SCOPE/, re:PATTERN=NEW, or auto")
         if not steps or not isinstance(steps[-1], dict):
             steps.append({})
         steps[-1][old] = new
@@ -59,7 +59,7 @@ def _renaming(context: click.Context, option: click.Parameter, values: tuple[str
 def _substitution(value: str) -> tuple[str, str]:
     pattern, sign, new = value.removeprefix(_RE).rpartition("=")  # an expression may have more of them, as in (?=x)
     if not sign:
-        raise click.BadParameter("re:PATTERN=NEW, where NEW may be empty")
+        raise click.BadParameter("write re:PATTERN=NEW, where NEW may be empty")
     compiled = _expression(pattern)
     try:
         compiled.sub(new, "")
@@ -71,7 +71,7 @@ def _substitution(value: str) -> tuple[str, str]:
 def _assignments(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, str] | None:
     pairs = [value.partition("=") for value in values]
     if not all(name and sign for name, sign, _ in pairs):
-        raise click.BadParameter("NAME=VALUE")
+        raise click.BadParameter("write NAME=VALUE")
     return {name: value for name, _, value in pairs} or None
 
 

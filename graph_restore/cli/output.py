@@ -21,13 +21,17 @@ _GRAPH_ENDINGS = (".pb", ".pbtxt", ".prototxt")
 
 
 def refuse_to_overwrite(path: str, model: Model, advice: str = "; write somewhere else, or pass --force") -> None:
-    """GraphRestoreError when `path` is a directory, belongs to a checkpoint, or is a file that no freezing left there.
+    """GraphRestoreError when `path` is empty or a directory, belongs to a checkpoint, or is no file that freezing left.
 
     What is there may be replaced when it is a graph without variables, other than the one that `model` was read from:
     then it was written by this command before; also a .pb that is no model at all.
     """
-    if os.path.isdir(path):
-        raise GraphRestoreError(f"{path} is a directory; give the name of a file to write, such as {path}/frozen.pb")
+    if not path:
+        raise GraphRestoreError("the name of the output is empty; give the name of a file to write")
+    if os.path.isdir(path) or path.endswith(os.sep):
+        raise GraphRestoreError(
+            f"{path} is a directory; give the name of a file to write, such as {os.path.join(path, 'frozen.pb')}"
+        )
     if os.path.exists(path + ".index"):
         raise GraphRestoreError(f"{path} is the prefix of a checkpoint{advice}")
     if not os.path.isfile(path) or not os.path.getsize(path):
@@ -69,6 +73,17 @@ def write_ops_header(model: Model, path: str, note: Callable[[str], None]) -> No
         note(f"{path} chooses ops only: kernels are named by TensorFlow, which is not installed")
     with AtomicFile(path) as file:
         file.write(ops_header(model.graph, kernels).encode())
+
+
+def refuse_header(path: str, output: str) -> None:
+    """GraphRestoreError when the header would take the place of `output` or of a file that is no such header."""
+    if os.path.realpath(path) == os.path.realpath(output):
+        raise GraphRestoreError(f"{path} is the frozen model's own name; give --ops-header another")
+    source = FileSource(path) if os.path.isfile(path) else None
+    if source and source.size and b"OPS_TO_REGISTER" not in source.pread(0, min(source.size, 4096)):
+        raise GraphRestoreError(
+            f"{path} is there already and is no header of ops; give --ops-header another, or --force"
+        )
 
 
 def total_size(path: str) -> int:

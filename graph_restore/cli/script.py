@@ -10,7 +10,7 @@ from graph_restore.cli import options
 from graph_restore.cli.notes import notes
 
 
-@click.command("script")
+@click.command("script", short_help="Write a program that loads, runs and trains MODEL.")
 @click.argument("model")
 @click.option("--to", type=click.Choice(["tf2", "tf1"]), default="tf2", show_default=True, metavar="FORM",
               help="A tf.Module (tf2), or graph and session (tf1).")  # fmt: skip

@@ -11,7 +11,7 @@ from graph_restore.cli import options
 from graph_restore.cli.notes import notes
 
 
-@click.command("tensorboard")
+@click.command("tensorboard", short_help="Show MODEL and its values in TensorBoard.")
 @click.argument("model")
 @click.argument("checkpoint", required=False)
 @click.option("--logdir", metavar="DIR", help="Where to write [a directory that goes when TensorBoard ends].")

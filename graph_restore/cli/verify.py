@@ -18,7 +18,7 @@ def _shapes(context: click.Context, option: click.Parameter, values: tuple[str, 
     for value in values:
         name, sign, sizes = value.partition("=")
         if not name or not sign or not all(size.strip().isdigit() for size in sizes.split(",") if sizes):
-            raise click.BadParameter("NAME=2,224,224,3; NAME= for a single value")
+            raise click.BadParameter("write NAME=2,224,224,3, or NAME= for a single value")
         found[name] = [int(size) for size in sizes.split(",") if sizes]
     return found
 
@@ -31,21 +31,21 @@ def after_freezing(
     before: Any,
     frozen: Any,
     path: str,
-    feeds: str | None,
+    feeds: Mapping[str, Any],
     constants: Mapping[str, Any],
     kept: str | None,
     asset_dir: str | None,
     loose: bool,
 ) -> bool:
-    """Compare a model with what it was frozen to at `path`, print the report, and say whether they agree. `constants`:
-    what placeholders were set to; `kept`: the checkpoint of variables that were kept."""
+    """Compare a model with what it was frozen to at `path`, print the report, and say whether they agree. `feeds`: by
+    tensor name; `constants`: what placeholders were set to; `kept`: the checkpoint of variables that were kept."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from graph_restore.api import load
-    from graph_restore.runtime.verify import read_feeds, verify
+    from graph_restore.runtime.verify import verify
     from graph_restore.transforms.constants import constant_values
     from graph_restore.transforms.restore import restore
 
-    given = {**constant_values(before.graph, constants), **(read_feeds(feeds) if feeds else {})}
+    given = {**constant_values(before.graph, constants), **feeds}
     after = load(path) if kept is None else restore(load(path), kept)
     atol, rtol = (LOOSE, LOOSE) if loose else (ATOL, RTOL)
     found = verify(before, after, given, fetches=frozen.fetches, asset_dir=asset_dir, atol=atol, rtol=rtol)
@@ -53,7 +53,7 @@ def after_freezing(
     return found.ok
 
 
-@click.command("verify")
+@click.command("verify", short_help="Run two models on the same feeds and compare their outputs.")
 @click.argument("original")
 @click.argument("result")
 @click.option("--checkpoint", metavar="CHECKPOINT", help="Values of ORIGINAL [its own].")

@@ -21,12 +21,14 @@ _PHRASES = {
     "load(path)": "graph-restore inspect MODEL",
     "load_checkpoint(path)": "graph-restore checkpoint ls CHECKPOINT",
 }
+_AT_THE_START = re.compile(r"^(rename|include|exclude|keep_variables)(?=: )")
 _TWICE = re.compile(r"(--[\w-]+) \(\1\)")  # where a message names both
 _CALL = re.compile("|".join(rf"(?<![\w.]){re.escape(phrase)}" for phrase in _PHRASES))
 
 
 def for_shell(text: str) -> str:
     """A message with `--on-mismatch skip` for `on_mismatch='skip'`, and so on."""
+    text = _AT_THE_START.sub(lambda match: f"--{match[1].replace('_', '-')}", text)
     text = _CALL.sub(lambda match: _PHRASES[match[0]], "".join(_renamed(text)))
     return _TWICE.sub(r"\1", _ARGUMENT.sub(_option, text))
 

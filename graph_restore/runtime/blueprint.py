@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from graph_restore.dtypes import REF_OFFSET
-from graph_restore.errors import RestoreError
+from graph_restore.errors import RestoreError, counted
 from graph_restore.graph import Graph
 from graph_restore.model import Model
 from graph_restore.names import parse_tensor_name
@@ -149,8 +149,9 @@ def with_first_values(source: Model, modern: Model) -> Model:
     variables = [replace(v, value=v.value if v.value is not None else values.get(v.name)) for v in modern.variables]
     without = [v.name for v in variables if v.value is None and v.name in modern.graph.nodes]
     if without:
+        have = "has" if len(without) == 1 else "have"
         raise RestoreError(
-            f"{len(without)} variables that the fetches need have no value: {', '.join(without)}; "
+            f"{counted(len(without), 'variable')} that the fetches need {have} no value: {', '.join(without)}; "
             "restore the model first, with a checkpoint that holds them",
             missing=without,
         )

@@ -92,7 +92,13 @@ def plan_feeds(
     for name in _open(first, fetches, [feed.first for feed in feeds]):
         constant = second.constant(name) if node_of(name) in second.nodes else None
         feeds.append(Feed(name, "", constant))
-    return FeedPlan(first, second, tuple(feeds), shapes)
+    sizes = {node_of(name): shape for name, shape in shapes.items()}
+    made = [node_of(feed.name) for feed in feeds if feed.array is None]
+    for name in sizes:
+        if name not in made:
+            near = did_you_mean(name, made) or f"; those that are: {', '.join(made) or 'none'}"
+            raise NodeNotFoundError(f"a shape is given for {name}, which is no feed that is made up{near}")
+    return FeedPlan(first, second, tuple(feeds), sizes)
 
 
 def _is_open(graph: Graph, node: Any) -> bool:

@@ -110,7 +110,10 @@ def _fetches(first: Model, second: Model, given: str | Iterable[str] | None) -> 
     names = [tensor_name(*tensor) for tensor in resolve(second.graph, given)]
     resolve(first.graph, names)
     if not names:
-        raise FreezeError(f"{second.source}: which outputs? pass fetches=; nothing looks like one")
+        sides = [f"{one.source} has {', '.join(candidate_fetches(one.graph)) or 'none'}" for one in (first, second)]
+        raise FreezeError(
+            f"which outputs? nothing that looks like one is in both models: {'; '.join(sides)}; pass fetches="
+        )
     return names
 
 

@@ -172,8 +172,13 @@ class AtomicFile:
                 self._descriptor = os.open(self._temporary, flags, 0o666)
             except FileExistsError:
                 self._temporary = ""
+            except FileNotFoundError:
+                shown = os.path.dirname(self.path)
+                raise FileNotFoundError(
+                    errno.ENOENT, f"there is no directory {shown}; make it first", self.path
+                ) from None
             except OSError as error:
-                error.filename = path  # nobody has heard of the temporary one
+                error.filename = self.path  # nobody has heard of the temporary one
                 raise
         if os.path.exists(path):
             os.fchmod(self._descriptor, os.stat(path).st_mode & 0o777)

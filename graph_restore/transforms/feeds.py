@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from graph_restore.dtypes import REF_OFFSET, DataType, type_name
-from graph_restore.errors import FreezeError, NodeNotFoundError, UnsupportedFormatError
+from graph_restore.errors import FreezeError, NodeNotFoundError, UnsupportedFormatError, counted
 from graph_restore.graph import Graph
 from graph_restore.names import input_name, is_control, parse_tensor_name, tensor_name
 from graph_restore.protos import NodeDef, TensorShapeProto
@@ -42,7 +42,7 @@ def resolve(graph: Graph, names: str | Iterable[str]) -> list[Tensor]:
             raise NodeNotFoundError(f"{name} is a control edge, not a tensor; pass {node.name}:0")
         count = _output_count(graph, node)
         if count is not None and tensor[1] >= max(count, 1):
-            raise NodeNotFoundError(f"node {node.name} ({node.op}) has {count} outputs; there is no {name}")
+            raise NodeNotFoundError(f"node {node.name} ({node.op}) has {counted(count, 'output')}; there is no {name}")
         found[tensor] = None
     return list(found)
 

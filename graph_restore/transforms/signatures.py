@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from graph_restore.dtypes import REF_OFFSET
-from graph_restore.errors import FreezeError, NodeNotFoundError, UnsupportedFormatError
+from graph_restore.errors import FreezeError, NodeNotFoundError, UnsupportedFormatError, counted
 from graph_restore.graph import Graph
 from graph_restore.model import Model
 from graph_restore.names import node_of, parse_tensor_name, tensor_name
@@ -56,7 +56,7 @@ def _describe(graph: Graph, info: Any, name: str) -> None:
     except UnsupportedFormatError:
         types = []  # an op that only its own library knows
     if types and index >= len(types):
-        raise NodeNotFoundError(f"node {node.name} ({node.op}) has {len(types)} outputs; there is no {name}")
+        raise NodeNotFoundError(f"node {node.name} ({node.op}) has {counted(len(types), 'output')}; there is no {name}")
     if types:
         info.dtype = types[index] - REF_OFFSET if types[index] > REF_OFFSET else types[index]
     info.tensor_shape.CopyFrom(output_shape(node, index))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from graph_restore.dtypes import REF_OFFSET, DataType
-from graph_restore.errors import FreezeError, UnsupportedFormatError, near_names
+from graph_restore.errors import FreezeError, UnsupportedFormatError, counted, near_names
 from graph_restore.graph import tensor_attr
 from graph_restore.model import Restoration
 from graph_restore.names import is_control, node_of
@@ -103,13 +103,7 @@ def _require_values(needed: list[Variable], restoration: Restoration | None) -> 
     without = [variable for variable in needed if variable.value is None]
     if not without:
         return
-    lines = []
-    for variable in without:
-        key = variable.checkpoint_key or variable.name
-        near = near_names(key, restoration.unused) if restoration is not None else []
-        lines.append(
-            f"  {variable.name}: no value, expected under key {key}" + (f"; near: {', '.join(near)}" if near else "")
-        )
+    lines = [f"  {variable.name}: {_why_none(variable, restoration)}" for variable in without]
     if restoration is None:
         where, advice = " (restore the model first)", []
     else:
@@ -118,10 +112,22 @@ def _require_values(needed: list[Variable], restoration: Restoration | None) -> 
         advice.append("pass rename= or another checkpoint to restore, or feed what they compute")
         if restoration.guess is None:
             advice += _first_values(without)
+    have = "has" if len(without) == 1 else "have"
+    first = f"{counted(len(without), 'variable')} that the fetches need {have} no value{where}:"
     raise FreezeError(
-        "\n".join([f"{len(without)} variables that the fetches need have no value{where}:", *lines, *advice]),
+        "\n".join([first, *lines, *advice]),
         variables=[variable.name for variable in without],
     )
+
+
+def _why_none(variable: Variable, restoration: Restoration | None) -> str:
+    key = variable.checkpoint_key or variable.name
+    if restoration is None:
+        return f"no value, expected under key {key}"
+    if variable.name not in restoration.missing and variable.name not in restoration.mismatched:
+        return "left out, by include= or exclude="
+    near = near_names(key, restoration.unused)
+    return f"no value, expected under key {key}" + (f"; near: {', '.join(near)}" if near else "")
 
 
 def _first_values(without: list[Variable]) -> list[str]:

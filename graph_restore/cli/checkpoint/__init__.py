@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 import click
+
+from graph_restore.cli.verbs import Verbs
 
 VERBS = ("ls", "cat", "diff", "convert", "edit", "verify", "paths")
 
 
-class _Verbs(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
-            return None
-        found: click.Command = import_module(f"graph_restore.cli.checkpoint.{cmd_name}").command
-        return found
+class _Verbs(Verbs):
+    package, verbs = __name__, VERBS
 
 
 @click.group("checkpoint", cls=_Verbs)

@@ -10,7 +10,7 @@ from graph_restore.cli.checkpoint.outputs import layout, output_options, write
 from graph_restore.cli.notes import notes
 
 
-@click.command("convert")
+@click.command("convert", short_help="Write CHECKPOINT as a checkpoint, .npz, .safetensors or .npy files.")
 @click.argument("source", metavar="CHECKPOINT")
 @output_options
 def command(source: str, output: str, **choices: Any) -> None:

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 import click
 
 from graph_restore.cli import options
-from graph_restore.cli.checkpoint.words import counted
 from graph_restore.cli.notes import notes
 from graph_restore.cli.tables import rows
 
 if TYPE_CHECKING:
     from graph_restore.checkpoint.difference import Difference, TensorDifference
+from graph_restore.errors import counted
 
 
-@click.command("diff")
+@click.command("diff", short_help="Compare the tensors of two checkpoints.")
 @click.argument("first")
 @click.argument("second")
 @options.as_json

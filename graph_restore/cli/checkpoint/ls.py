@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from graph_restore.cli import options
-from graph_restore.cli.checkpoint.words import counted, counted_bytes, header, source_facts
+from graph_restore.cli.checkpoint.words import counted_bytes, header, source_facts
 from graph_restore.cli.notes import notes
 from graph_restore.cli.tables import rows, shape
+from graph_restore.errors import counted
 
 if TYPE_CHECKING:
     from graph_restore.checkpoint.contents import Listed

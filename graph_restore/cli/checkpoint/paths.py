@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from graph_restore.checkpoint.relocation import Relocated, Relocation
 
 
-@click.command("paths")
+@click.command("paths", short_help="Repair the state file of a directory that was moved.")
 @click.argument("directory")
 @options.as_json
 @click.option("--apply", is_flag=True, help="Write the repaired paths into the state file.")

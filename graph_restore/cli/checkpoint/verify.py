@@ -11,11 +11,12 @@ import click
 
 from graph_restore.cli import options
 from graph_restore.cli.checkpoint.outputs import bar
-from graph_restore.cli.checkpoint.words import counted, counted_bytes, large
+from graph_restore.cli.checkpoint.words import counted_bytes, large
 from graph_restore.cli.notes import notes
 
 if TYPE_CHECKING:
     from graph_restore.checkpoint.verification import Verification
+from graph_restore.errors import counted
 
 
 @click.command("verify")

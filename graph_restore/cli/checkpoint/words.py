@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from graph_restore.errors import counted
+
 if TYPE_CHECKING:
     from graph_restore.tensors import LazyTensor
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?)(i?)B?", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
-
-
-def counted(count: int, noun: str) -> str:
-    """`1 tensor`, `2,000 tensors`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def counted_bytes(count: int) -> str:
