@@ -68,8 +68,10 @@ def _load_path(path: str, tags: Collection[str] | None) -> Model:
         meta = _SHARDS.sub("", path) + ".meta"
         if files.is_file(meta):
             return _load_path(meta, tags)  # a checkpoint's prefix was given, or what Savers call one of V1 shards
+        if os.path.islink(path):
+            raise FileNotFoundError(f"{path}: a link to {os.readlink(path)}, which is not there; copy the file itself")
         raise FileNotFoundError(
-            f"{path}: no such file or directory; pass a .meta, .pb, .pbtxt, event file or directory"
+            f"{path or 'the empty path'}: no such file or directory; pass a .meta, .pb, .pbtxt, event file or directory"
         )
     if files.is_file(path + ".meta") and is_table(path):
         return _load_path(path + ".meta", tags)  # a V1 checkpoint is a file of the prefix's name

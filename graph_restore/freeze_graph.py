@@ -137,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 note(text)
             _run(flags)
     except (GraphRestoreError, OSError) as error:
-        print(f"Error: {error_text(error)}", file=sys.stderr)
+        print(f"Error: {freeze_graph_flags.for_shell(error_text(error))}", file=sys.stderr)
         return 1
     return 0
 

@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 
 from graph_restore.api import load
 from graph_restore.discovery import find_variables
-from graph_restore.errors import CheckpointNotFoundError, FormatError, warn
+from graph_restore.errors import CheckpointNotFoundError, FormatError, did_you_mean, warn
 from graph_restore.formats.text import parse_text
 from graph_restore.model import Model
 from graph_restore.protos import SaverDef
@@ -161,6 +161,10 @@ def _kept(model: Model, request: Request) -> list[str]:
     """The variables that the outputs need and that the lists of names leave as they are."""
     needed = Draft(model.graph).ancestors([model.graph.node(name).name for name in request.outputs])
     allowed, denied = request.allowed, request.denied or ()
+    for name in sorted({*(allowed or ()), *denied}.difference(model.variables.names())):
+        _say(
+            f"no variable is called {name}, as the lists of names have it{did_you_mean(name, model.variables.names())}"
+        )
     return [
         name
         for name in model.variables.names()

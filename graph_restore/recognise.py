@@ -17,6 +17,8 @@ _HTML = re.compile(rb"\s*(<!--.*?-->\s*)*<(!doctype\s+html|html|head|\?xml)", re
 
 _DATA_SHARD = re.compile(r"\.data-\d{5}-of-\d{5}$")  # a shard is raw values: its content says nothing
 
+_WEIGHTS = "{}, which holds values and no graph; `graph-restore checkpoint ls` lists them"
+_PICKLE = "a Python pickle, as PyTorch and scikit-learn save models; it holds no graph of TensorFlow"
 _FOREIGN = (
     (0, b"version https://git-lfs.github.com/spec/", "a Git LFS pointer, not the file; run `git lfs pull` to get it"),
     (
@@ -36,6 +38,10 @@ _FOREIGN = (
     (0, b"\x93NUMPY", "a numpy array file, not a model"),
     (257, b"ustar", "a tar archive; unpack it first, or add the name inside: a.tar/graph.pb"),
     (0, b"\x7fELF", "a program or shared library, not a model"),
+    (8, b'{"', _WEIGHTS.format("a .safetensors file")),
+    (0, b"\x80\x02", _PICKLE),
+    (0, b"\x80\x03", _PICKLE),
+    (0, b"\x80\x04", _PICKLE),
 )
 
 _TEXT_KINDS = {
@@ -85,6 +91,8 @@ def describe_foreign(start: bytes) -> str | None:
         return "an empty file; copy or download it again"
     if _HTML.match(start):
         return "an HTML page, left by a download that went wrong; download the file itself"
+    if start.startswith(b"PK\x03\x04") and start[30 : 30 + int.from_bytes(start[26:28], "little")].endswith(b".npy"):
+        return _WEIGHTS.format("an .npz file")
     return next((text for at, magic, text in _FOREIGN if start[at : at + len(magic)] == magic), None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -67,7 +68,22 @@ BAD_FILES = {
     "bare graph": (["check", str(LINEAR / "graph.pb")], "pass the checkpoint's prefix"),
     "tags of no SavedModel": (["inspect", META, "--tags", "serve"], "tags choose"),
     "no such fetch": (["freeze", META, "-o", "never.pb", "--fetches", "yy"], "near names: y"),
-    "unwritable": (["freeze", META, "-o", "no/such/folder/x.pb", "--fetches", "y"], "No such file or directory"),
+    "unwritable": (["freeze", META, "-o", "no/such/folder/x.pb", "--fetches", "y"], "there is no directory"),
+    "a directory to be": (["freeze", META, "-o", "never/", "--fetches", "y"], "never/ is a directory"),
+    "no name": (["freeze", META, "-o", "", "--fetches", "y"], "the name of the output is empty"),
+    "no model's name": (["inspect", ""], "the empty path: no such file"),
+    "values without a graph": (
+        ["inspect", str(LINEAR / "oracle.npz")],
+        "an .npz file, which holds values and no graph",
+    ),
+    "header over a model": (["freeze", META, "-o", "never.pb", "--ops-header", META], "is no header of ops"),
+    "header over the output": (["freeze", META, "-o", "never.pb", "--ops-header", "./never.pb"], "frozen model's own"),
+    "feeds that are not there": (
+        ["freeze", META, "-o", "never.pb", "--verify-feeds", "no.npz"],
+        "no.npz: No such file",
+    ),
+    "kept variable": (["freeze", META, "-o", "never.pb", "--keep-variables", "nix"], "--keep-variables: the graph has"),
+    "left out": (["freeze", META, "-o", "never.pb", "--exclude", "b"], "b: left out, by --include or --exclude"),
 }
 
 
@@ -77,6 +93,52 @@ def test_bad_files_are_1_with_a_short_message(arguments: list[str], words: str) 
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: ") and words in result.stderr
     assert "Traceback" not in result.stderr and not result.stdout
+    assert not Path("never.pb").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["frieze"], "no verb 'frieze'; near names: freeze"),
+        (["checkpoint", "foo"], "no verb 'foo'; the verbs are ls, cat, diff, convert, edit, verify, paths"),
+    ],
+)
+def test_a_verb_that_there_is_not(arguments: list[str], words: str) -> None:
+    result = call(*arguments)
+    assert result.exit_code == 2 and words in result.stderr
+
+
+def test_a_link_that_leads_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "model.pb").symlink_to("gone.pb")
+    result = call("inspect", str(tmp_path / "model.pb"))
+    assert result.exit_code == 1 and "a link to gone.pb, which is not there" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["export", META, "--format", "saved_model", "--fetches", "y", "-o"],
+        ["export", META, "--format", "checkpoint", "-o"],
+        ["freeze", META, "--fetches", "y", "-o"],
+        ["checkpoint", "convert", str(LINEAR), "-o"],
+    ],
+)
+def test_what_cannot_be_written_is_named_as_it_was_given(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(made: Any) -> Any:
+        def make(path: Any, *rest: Any, **more: Any) -> Any:
+            if ".tmp" in os.path.basename(path):
+                raise PermissionError(errno.EACCES, "Permission denied", path)
+            return made(path, *rest, **more)
+
+        return make
+
+    monkeypatch.setattr(os, "open", refusing(os.open))
+    monkeypatch.setattr(os, "mkdir", refusing(os.mkdir))
+    result = call(*arguments, str(tmp_path / "out"))
+    assert result.exit_code == 1 and not list(tmp_path.iterdir())
+    assert result.stderr.startswith(f"Error: {tmp_path / 'out'}: Permission denied; look at the permissions")
 
 
 def test_the_module_runs_as_a_program() -> None:

@@ -82,6 +82,8 @@ BAD_FILES = {
     "ls": (["ls", "nowhere/model"], "no checkpoint at nowhere/model"),
     "ls npz": (["ls", "nowhere.npz"], "nowhere.npz: No such file"),
     "pattern": (["ls", MLP.prefix, "conv*"], "no tensor fits 'conv*'"),
+    "no such pattern": (["ls", MLP.prefix, "nix"], f"no tensor fits 'nix' in checkpoint {MLP.prefix}"),
+    "a text": (["ls", __file__], "this is no checkpoint, but a text file that begins"),
     "cat": (
         ["cat", MLP.prefix, "hidden/weight"],
         f"no tensor 'hidden/weight' in checkpoint {MLP.prefix}; near names: hidden/weights",

@@ -338,7 +338,8 @@ FOREIGN: list[tuple[str, bytes, str]] = [
     ("state file", b'model_checkpoint_path: "model.ckpt-7"\n', "a `checkpoint` state file; pass the directory"),
     ("plain text", b"# My model\n\nTrained for three days.\n", "plain text, but no protobuf text of a model"),
     ("json", b'{"class_name": "Sequential"}', "plain text, but no protobuf text of a model"),
-    ("pickle", b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00\x8c", "no GraphDef.*cut short or damaged"),
+    ("pickle", b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00\x8c", "a Python pickle, as PyTorch"),
+    ("safetensors", b"\x02" + b"\x00" * 7 + b'{"a": 1}', "safetensors file, which holds values and no graph"),
     ("zeros", bytes(4096), "no GraphDef.*cut short or damaged"),
     ("ones", b"\xff" * 100, "no GraphDef.*cut short or damaged"),
 ]

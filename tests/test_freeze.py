@@ -288,11 +288,11 @@ def test_the_signature_says_what_is_meant(one: Case) -> None:
     ("fetches", "feeds", "message"),
     [
         ("sofmax", None, "no node 'sofmax'; near names: .*softmax"),
-        ("softmax:3", None, r"softmax \(Softmax\) has 1 outputs; there is no softmax:3"),
+        ("softmax:3", None, r"softmax \(Softmax\) has 1 output; there is no softmax:3"),
         ("SoftMax", None, "no node 'SoftMax'; near names: .*softmax"),
         ("!?", None, "no node '!.'; `graph-restore inspect` lists"),
         ("softmax", "feature", "no node 'feature'; near names: features"),
-        ("softmax", ["features:1"], "has 1 outputs; there is no features:1"),
+        ("softmax", ["features:1"], "has 1 output; there is no features:1"),
     ],
 )
 def test_names_that_are_not_there(fetches: str, feeds: Any, message: str) -> None:
@@ -305,8 +305,13 @@ def test_values_that_are_not_there() -> None:
     with pytest.raises(gr.FreezeError, match="restore the model first") as caught:
         gr.freeze(_load(one.graph_pb), "y", "x")
     assert caught.value.variables == ["w", "b"]
+    with pytest.raises(
+        gr.FreezeError, match="^1 variable that the fetches need has no value(?s:.*)b: no value, expec"
+    ) as caught:
+        gr.freeze(gr.restore(_load(one.graph_pb), {"w": gr.load_checkpoint(one.prefix)["w"].read()}), "y", "x")
+    assert caught.value.variables == ["b"]
     half = gr.restore(_load(one.graph_pb), one.prefix, exclude="b")
-    with pytest.raises(gr.FreezeError, match="b: no value, expected under key b") as caught:
+    with pytest.raises(gr.FreezeError, match="b: left out, by include= or exclude=") as caught:
         gr.freeze(half, "y", "x")
     assert caught.value.variables == ["b"]
     assert gr.freeze(half, "y", ["x", "b"]).feeds == ("x:0", "b:0")

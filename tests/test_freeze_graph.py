@@ -48,8 +48,6 @@ FLAGS = {
     "defaults written out": [TEXT, PREFIX, "--restore_op_name=save/restore_all", "--filename_tensor_name=save/Const:0"],
     "every variable allowed": [TEXT, PREFIX, "--variable_names_whitelist=w, b"],
     "every variable allowed, new spelling": [TEXT, PREFIX, "--variable_names_allowlist=w,b"],
-    "another variable denied": [TEXT, PREFIX, "--variable_names_blacklist=other"],
-    "another variable denied, new spelling": [TEXT, PREFIX, "--variable_names_denylist=other"],
 }
 
 
@@ -67,6 +65,8 @@ WORDS = {
     "text taken for binary": ([TEXT, PREFIX, "--input_binary"], "graph.pbtxt is text"),
     "restore op": ([TEXT, PREFIX, "--restore_op_name=a"], "--restore_op_name is not needed"),
     "file name": ([TEXT, PREFIX, "--filename_tensor_name=a:0"], "--filename_tensor_name is not needed"),
+    "another variable denied": ([TEXT, PREFIX, "--variable_names_blacklist=other"], "no variable is called other"),
+    "the same, new spelling": ([TEXT, PREFIX, "--variable_names_denylist=other"], "no variable is called other"),
     "version": ([TEXT, PREFIX, "--checkpoint_version=1"], "--checkpoint_version is not needed"),
     "SavedModel before graph": ([f"--input_saved_model_dir={SAVED_MODEL}", GRAPH], "input_graph is not used"),
     "SavedModel's own values": ([f"--input_saved_model_dir={SAVED_MODEL}", PREFIX], "input_checkpoint is not used"),

@@ -138,7 +138,7 @@ def test_what_the_module_tells() -> None:
 def test_what_is_missing_is_named() -> None:
     one = case("linear/tf1.15.5-v2")
     bare = gr.load(one.graph_pb.read_bytes())
-    with pytest.raises(gr.RestoreError, match="1 variables that the fetches need have no value: w") as error:
+    with pytest.raises(gr.RestoreError, match="1 variable that the fetches need has no value: w") as error:
         gr.as_module(bare, ["y"], ["x"])
     assert error.value.missing == ["w"]  # that of b is a constant
     with pytest.raises(gr.UpgradeError, match="the fetches need x, which nothing feeds"):

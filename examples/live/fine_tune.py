@@ -1,6 +1,6 @@
 """Fine-tunes a recurrent network of TensorFlow 1.4 in TensorFlow 2: its loop is differentiated by a GradientTape.
 
-    python examples/live/fine_tune.py
+python examples/live/fine_tune.py
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Serves a model with a vocabulary from a program that executes eagerly, to several threads at a time.
 
-    python examples/live/serve.py
+python examples/live/serve.py
 """
 
 from __future__ import annotations

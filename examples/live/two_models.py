@@ -1,6 +1,6 @@
 """Two models in one process: of two releases, with the same names, in one graph and in sessions of their own.
 
-    python examples/live/two_models.py
+python examples/live/two_models.py
 """
 
 from __future__ import annotations

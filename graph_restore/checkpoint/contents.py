@@ -83,7 +83,8 @@ def matching(tensors: Mapping[str, LazyTensor], pattern: str) -> list[str]:
         key = tensors.objects.key_of(pattern)
         found = [key] if key is not None else []
     if not found:
-        raise TensorNotFoundError(f"no tensor fits {pattern!r}{did_you_mean(pattern, tensors)}")
+        where = f" in checkpoint {tensors.prefix}" if isinstance(tensors, Checkpoint) else ""
+        raise TensorNotFoundError(f"no tensor fits {pattern!r}{where}{did_you_mean(pattern, tensors)}")
     return found
 
 

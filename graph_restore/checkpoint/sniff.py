@@ -23,6 +23,7 @@ _STARTS = (
     (b"\x80\x04", "a Python pickle; it is no TensorFlow checkpoint"),
 )
 _HTML = re.compile(rb"\s*(<!--.*?-->\s*)*<(!doctype\s+html|html|head|\?xml)", re.IGNORECASE | re.DOTALL)
+_READABLE = re.compile(rb"[\t\n\r\x20-\x7e]+")
 _TAR = (257, b"ustar")
 _START = 512
 _TEXT = 1 << 20  # bytes; what stands for a file is no larger
@@ -48,7 +49,8 @@ def describe_file(path: str) -> str | None:
         return "a `checkpoint` state file"
     if len(start) < 32 and start.rstrip().isdigit():
         return "a text file with a number"
-    return next((text for magic, text in _STARTS if start.startswith(magic)), None) or _describe_model(path)
+    known = next((text for magic, text in _STARTS if start.startswith(magic)), None) or _describe_model(path)
+    return known or (f"a text file that begins {start[:40]!r}" if _READABLE.fullmatch(start) else None)
 
 
 def refuse_stand_in(source: Source) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import click
@@ -50,7 +49,7 @@ def command(
     Example: graph-restore export run/model.ckpt.meta -o served --format saved_model --fetches y
     """
     from graph_restore.cli.loading import load_restored
-    from graph_restore.cli.output import refuse_to_overwrite, total_size, write
+    from graph_restore.cli.output import refuse_to_overwrite, write
 
     form = form or ("meta_graph" if output.endswith(".meta") else None)
     given = {name: choices.pop(name) for name in _OF_SAVED_MODEL}
@@ -70,8 +69,19 @@ def command(
         for text in (*(told.notes if told else ()), *(told.changes() if told else ()), *restored.notes):
             note(text)
         write(restored, output, form, **more)
-    where = output if os.path.exists(output) else f"{output.removesuffix('.meta')}.index"
-    click.echo(f"wrote {output}" + (f", {total_size(where):,} bytes" if where == output else ""))
+    click.echo(f"wrote {_written(output, form)}")
+
+
+def _written(output: str, form: str | None) -> str:
+    """What was written, and its size."""
+    from graph_restore.checkpoint.install import existing_files
+    from graph_restore.cli.output import total_size
+
+    if form not in ("meta_graph", "checkpoint"):
+        return f"{output}, {total_size(output):,} bytes"
+    prefix = output.removesuffix(".meta") if form == "meta_graph" else output
+    names = [*([f"{prefix}.meta"] if form == "meta_graph" else []), *existing_files(prefix, 2)]
+    return f"{', '.join(names)}: {sum(map(total_size, names)):,} bytes"
 
 
 def _refuse_options(given: dict[str, Any], form: str | None) -> None:

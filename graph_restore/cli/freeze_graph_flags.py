@@ -67,6 +67,11 @@ def words(flags: argparse.Namespace) -> list[str]:
     return [f"--{name} is not needed, and not used" for name in given]
 
 
+def for_shell(text: str) -> str:
+    """A message of the library with this tool's flag for what it calls `tags`."""
+    return text.replace("tags=", "--saved_model_tags")
+
+
 def _parser() -> argparse.ArgumentParser:
     models = " | ".join(f"--{name} {kind}" for name, (kind, _) in MODELS.items())
     parser = argparse.ArgumentParser(

@@ -92,8 +92,7 @@ def new_directory(path: str, overwrite: bool = False) -> Iterator[str]:
     """
     path = os.path.abspath(path)
     _refuse_existing(path, overwrite)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    stage = tempfile.mkdtemp(prefix=f".{os.path.basename(path)[:100]}.", suffix=".tmp", dir=os.path.dirname(path))
+    stage = _make_beside(path)
     try:
         yield stage
         _refuse_existing(path, overwrite)  # again: writing may have taken long
@@ -103,6 +102,15 @@ def new_directory(path: str, overwrite: bool = False) -> Iterator[str]:
         _put_in_place(stage, path)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def _make_beside(path: str) -> str:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    try:
+        return tempfile.mkdtemp(prefix=f".{os.path.basename(path)[:100]}.", suffix=".tmp", dir=os.path.dirname(path))
+    except OSError as error:
+        error.filename = path  # nobody has heard of the temporary one
+        raise
 
 
 def _refuse_existing(path: str, overwrite: bool) -> None:

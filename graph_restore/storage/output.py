@@ -48,7 +48,7 @@ class AtomicFile:
         self._buffer = bytearray()
         self._sources: set[Source] = set()
         self._written = self._on_its_way = 0
-        self._target = _regular(os.path.realpath(self.path))
+        self._target = _regular(os.path.realpath(self.path), self.path)
         self._descriptor, self._temporary = -1, ""
         self._splices = hasattr(os, "copy_file_range")
 
@@ -191,10 +191,13 @@ class AtomicFile:
             os.unlink(self._temporary)
 
 
-def _regular(path: str) -> str:
-    """`path`, when a file can take its place; OSError for a directory, a device or a pipe, which must stay."""
-    if os.path.isdir(path):
-        raise IsADirectoryError(errno.EISDIR, "is a directory; give the name of a file to write", path)
+def _regular(path: str, given: str) -> str:
+    """`path`, when a file can take its place; OSError for a directory, a device or a pipe, which must stay, and when
+    what was `given` can only be the name of a directory."""
+    if os.path.isdir(path) or given.endswith(os.sep):
+        raise IsADirectoryError(errno.EISDIR, "is a directory; give the name of a file to write", given)
     if os.path.exists(path) and not os.path.isfile(path):
-        raise OSError(errno.EINVAL, "is no regular file and cannot be replaced; give the name of a file to write", path)
+        raise OSError(
+            errno.EINVAL, "is no regular file and cannot be replaced; give the name of a file to write", given
+        )
     return path
