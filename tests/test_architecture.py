@@ -81,6 +81,15 @@ def test_every_room_has_a_layer(path: Path) -> None:
     assert room_of(path) in {*LEVEL, "__init__"}
 
 
+def test_the_table_of_rooms_is_whole_and_in_order() -> None:
+    page = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*?`) \|", page, re.MULTILINE)
+    rooms = [room.removesuffix("/") for row in rows for room in re.findall(r"`([^`]+)`", row)]
+    assert sorted(rooms) == sorted({room_of(path) for path in MODULES} - {"__init__"})
+    levels = [LEVEL[room] for room in rooms]
+    assert levels == sorted(levels)
+
+
 @pytest.mark.parametrize("path", [path for path in MODULES if path != PACKAGE / "__init__.py"], ids=name_of)
 def test_imports_go_one_way(path: Path) -> None:
     room = room_of(path)

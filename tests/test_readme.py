@@ -47,7 +47,7 @@ def test_commands_print_what_is_shown(command: str, shown: list[str], place: Pat
 
 
 def test_links_lead_somewhere() -> None:
-    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md", "legacy_models/README.md"):
         assert dead_links(name) == []
 
 
