@@ -14,7 +14,7 @@ MODELS = {
     "input_saved_model_dir": ("DIR", "a SavedModel; its own variables are the values"),
 }
 _TEXTS = {
-    "input_checkpoint": ("PREFIX", "the checkpoint with the values"),
+    "input_checkpoint": ("PREFIX", "the checkpoint with the values; not needed with a SavedModel"),
     "output_graph": ("FILE", "file to write, a binary GraphDef"),
     "output_node_names": ("NAMES", "the outputs, separated by commas"),
     "saved_model_tags": ("TAGS", "all tags of the SavedModel's graph [serve]"),
