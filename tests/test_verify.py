@@ -181,6 +181,20 @@ def test_feeds_that_do_not_run_are_told() -> None:
 
 
 @needs_tensorflow
+def test_a_shape_of_nothing_and_models_without_a_common_output_are_told() -> None:
+    model, frozen = frozen_case(case("linear/tf1.4.1-v2"))
+    with pytest.raises(gr.NodeNotFoundError, match="a shape is given for q, which is no feed.*those that are: x"):
+        gr.verify(model, frozen, shapes={"q": [1, 4]})
+    assert gr.verify(model, frozen, shapes={"x:0": [5, 4]}).feeds == {"x:0": "float32 [5, 4]"}
+    other = gr.restore(gr.load(case("convnet/tf1.4.1-v2").meta))
+    frozen = gr.freeze(model, "y")
+    with pytest.raises(
+        gr.FreezeError, match="in both models: .*model.ckpt.meta has .*scores/out:0.* has y:0; pass fetc"
+    ):
+        gr.verify(other, gr.load(frozen.graph.materialize()))
+
+
+@needs_tensorflow
 def test_dropout_is_compared_with_one_seed() -> None:
     import tensorflow.compat.v1 as tf
 
