@@ -22,6 +22,7 @@ from graph_restore.transforms.calls import CALLS, OWN_GRADIENT, own_gradients, w
 from graph_restore.transforms.draft import Draft
 from graph_restore.transforms.feeds import cut_feeds, cut_pipelines, resolve
 from graph_restore.transforms.fetches import choose
+from graph_restore.transforms.flow_contexts import loops_without_gradient
 from graph_restore.transforms.functionalize import functionalize
 from graph_restore.transforms.functions import modern_functions, reachable_functions
 from graph_restore.transforms.modernize import modernize
@@ -57,7 +58,7 @@ def for_tensorflow2(
     part = replace(part, graph=without_calls(graph, {*CALLS, *graph.functions}))
     upgraded = upgrade_variables(part, chosen)
     tables = replace(upgraded, graph=_modern_tables(upgraded.graph))
-    functional = functionalize(tables, chosen)
+    functional = functionalize(tables, chosen, loops_without_gradient(model.collections))
     graph = reachable_functions(functional.graph)
     own = [
         f"function {name} {OWN_GRADIENT}, {gradient}, which functions of TensorFlow 2 forget"
