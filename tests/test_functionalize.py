@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -102,6 +103,21 @@ def map_and_scan(tf: Any, x: Any, w: Any, u: Any) -> Any:
     return tf.scan(lambda a, row: tf.tanh(a * u + row), tf.map_fn(lambda row: row * u, tf.matmul(x, w)))
 
 
+def array_gathered_twice(tf: Any, x: Any, w: Any, u: Any) -> Any:
+    return tf.TensorArray(tf.float32, 3, clear_after_read=False).unstack(tf.matmul(x, w) * u).gather([1, 0, 1])
+
+
+def function_called(tf: Any, x: Any, w: Any, u: Any) -> Any:
+    turn = defined(tf, 3, func_name="turn")(lambda a, w, u: tf.tanh(tf.matmul(a, w)) * u + 1.0)
+    return tf.cond(tf.reduce_sum(x) > -1e9, lambda: turns(tf, 3, lambda i, a: turn(a, w, u), turn(x, w, u)), lambda: x)
+
+
+def defined(tf: Any, inputs: int, **options: Any) -> Any:
+    from tensorflow.python.framework import function
+
+    return function.Defun(*[tf.float32] * inputs, **options)
+
+
 def growing(tf: Any, x: Any, w: Any, u: Any) -> Any:
     shapes = [tf.TensorShape([]), tf.TensorShape([None, 4])]
     body = lambda i, a: (i + 1, tf.concat([a, tf.matmul(x, w) * u], 0))  # noqa: E731
@@ -111,6 +127,7 @@ def growing(tf: Any, x: Any, w: Any, u: Any) -> Any:
 BUILDS: list[Build] = [
     simple, no_turn, until_small, nested, cond_in_loop, conds_in_cond_in_loop, loop_in_cond, conds_in_cond, two_results,
     array_filled, array_read, array_concatenated, array_split, array_in_cond, map_and_scan, growing,
+    array_gathered_twice, function_called,
 ]  # fmt: skip
 
 
@@ -196,7 +213,7 @@ def test_a_dynamic_rnn_of_old_releases_has_gradients(version: str) -> None:
     np.testing.assert_allclose(grown, step * tf.norm(gradient), rtol=0.1)
 
 
-def test_a_loop_whose_gradient_is_in_the_graph_runs_and_says_that_it_has_no_other() -> None:
+def test_a_loop_whose_gradient_is_in_the_graph_runs_and_says_that_it_has_no_other(tmp_path: Path) -> None:
     import tensorflow as tf
 
     with tf.Graph().as_default() as graph:
@@ -210,9 +227,90 @@ def test_a_loop_whose_gradient_is_in_the_graph_runs_and_says_that_it_has_no_othe
     module = gr.as_module(model, ["slope", "y"], ["x"])
     assert any("is not turned into a While" in note for note in module.notes)
     found = module(X)
-    with (
-        tf.GradientTape(),
-        pytest.raises(LookupError, match="no gradient of this model: loop .*while/while_context is not"),
-    ):
-        module(X)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(module(X)["y"])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="no gradient of this model: loop .*while/while_context is"):
+        tape.gradient(loss, module.trainable_variables)
+    tf.saved_model.save(module, str(tmp_path / "saved"))  # which builds that gradient
+    np.testing.assert_array_equal(tf.saved_model.load(str(tmp_path / "saved"))(X)["y"], found["y"])
     np.testing.assert_allclose(found["y"], np.tanh(np.tanh(np.tanh(X))), rtol=1e-5)
+
+
+def test_a_loop_built_without_gradient_has_none_if_the_metagraph_says_so() -> None:
+    import tensorflow as tf
+
+    with tf.Graph().as_default() as graph:
+        x = tf.compat.v1.placeholder(tf.float32, [None, 4], name="x")
+        w = tf.compat.v1.Variable(np.eye(4, dtype="f"), name="w", use_resource=False)
+        body = lambda i, a: (i + 1, tf.tanh(tf.matmul(a, w)))  # noqa: E731
+        y = tf.identity(tf.compat.v1.while_loop(lambda i, _: i < 2, body, [0, x], back_prop=False)[1], name="y")
+        assert tf.gradients(y, w) == [None]
+        meta_graph = tf.compat.v1.train.export_meta_graph(graph=graph)
+    module = gr.as_module(gr.restore(gr.load(meta_graph), {"w": np.eye(4, dtype="f")}), ["y"], ["x"])
+    with tf.GradientTape() as tape:
+        y = module(X)["y"]
+    np.testing.assert_allclose(y, np.tanh(np.tanh(X)), rtol=1e-5)
+    assert tape.gradient(y, module.by_name["w"]) is None
+
+
+def test_a_cond_and_its_gradient_with_a_loop_between_them_stay_apart() -> None:
+    import tensorflow as tf
+
+    def build(v1: Any, x: Any, w: Any, u: Any) -> Any:
+        yes = tf.reduce_sum(x) > -1e9
+        y = turns(v1, 3, lambda i, a: tf.tanh(tf.matmul(a, w)), v1.cond(yes, lambda: x * u, lambda: x))
+        return tf.gradients(tf.reduce_sum(y), u)[0]
+
+    values = {"w": np.eye(4, dtype="f"), "u": np.arange(4, dtype="f")}
+    with tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
+        x = tf.compat.v1.placeholder(tf.float32, [None, 4], name="x")
+        made = [tf.compat.v1.Variable(value, name=name, use_resource=False) for name, value in values.items()]
+        slope = tf.identity(build(_Names(tf), x, *made), name="slope")
+        session.run([variable.initializer for variable in made])
+        expected = session.run(slope, {x: X})
+    module = gr.as_module(gr.restore(gr.load(graph.as_graph_def()), values), ["slope"], ["x"])
+    np.testing.assert_allclose(module(X)["slope"], expected, rtol=1e-5)
+
+
+def test_a_function_with_a_gradient_of_its_own_keeps_it_or_says_that_it_is_lost() -> None:
+    import tensorflow as tf
+
+    with tf.Graph().as_default() as graph:
+        x = tf.compat.v1.placeholder(tf.float32, [None, 4], name="x")
+        w = tf.compat.v1.Variable(np.ones(4, "f"), name="w", use_resource=False)
+        seven = defined(tf, 2, func_name="seven")(lambda a, d: d * 7.0)
+        y = tf.reshape(defined(tf, 1, grad_func=seven, func_name="square")(lambda a: a * a)(x * w), [-1, 4], name="y")
+        tf.identity(tf.gradients(tf.reduce_sum(y), w)[0], name="slope")
+    model = gr.restore(gr.load(graph.as_graph_def()), {"w": np.ones(4, "f")})
+    np.testing.assert_allclose(gr.as_module(model, ["slope"], ["x"])(X)["slope"], 7 * X.sum(0), rtol=1e-5)
+    module = gr.as_module(model, ["y"], ["x"])
+    with tf.GradientTape() as tape:
+        y = module(X)["y"]
+    np.testing.assert_allclose(y, X * X, rtol=1e-5)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="has a gradient of its own"):
+        tape.gradient(y, module.by_name["w"])
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        (x, y), saver = gr.restore_graph(model, return_elements=["x:0", "y:0"])
+        slope = tf.gradients(tf.reduce_sum(y), saver.variables["w"])[0]
+        np.testing.assert_allclose(session.run(slope, {x: X}), 7 * X.sum(0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("made_by", ["custom_gradient", "gradient_override_map"])
+def test_a_gradient_that_is_in_no_graph_is_an_error_and_never_another(made_by: str) -> None:
+    import tensorflow as tf
+
+    values = {"w": np.ones(4, "f")}
+    with tf.Graph().as_default() as graph:
+        x = tf.compat.v1.placeholder(tf.float32, [None, 4], name="x")
+        w = tf.compat.v1.Variable(values["w"], name="w", use_resource=False)
+        tf.identity(x * w, name="y")
+    definition = graph.as_graph_def()
+    definition.versions.producer = 24
+    other = f"{made_by}: {np.random.randint(1 << 30)}" if made_by != "custom_gradient" else "CustomGradient-3141592653"
+    node = next(node for node in definition.node if node.name == "y" or (made_by != "custom_gradient" and node.name == "w/read"))
+    node.attr["_gradient_op_type"].s = other.encode()
+    if made_by == "custom_gradient":
+        tf.RegisterGradient(other)(lambda op, d: d * 100.0)  # today's program has another of that number
+    module = gr.as_module(gr.restore(gr.load(definition), values), ["y"], ["x"])
+    with pytest.raises(LookupError), tf.GradientTape() as tape:
+        tape.gradient(module(X)["y"], module.by_name["w"])

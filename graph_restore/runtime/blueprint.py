@@ -16,6 +16,7 @@ from graph_restore.graph import Graph
 from graph_restore.model import Model
 from graph_restore.names import parse_tensor_name
 from graph_restore.protos import GraphDef, NodeDef
+from graph_restore.runtime.gradients import forget_numbered_gradients
 from graph_restore.runtime.guard import tensorflow
 from graph_restore.runtime.importing import import_graph, refuse_unknown_ops
 from graph_restore.runtime.module_tables import TableContent, table_contents
@@ -119,8 +120,10 @@ def draw_up(
     slots = [_slot(variable, is_trainable(variable, trainable, updated)) for variable in needed.values()]
     keys = [fetches] if isinstance(fetches, str) else list(fetches) if fetches is not None else list(modern.fetches)
     keys = list(dict.fromkeys(keys))
+    graph = prepare(modern, asset_folders=[asset_dir] if asset_dir is not None else [])
+    forget_numbered_gradients(graph)
     blueprint = Blueprint(
-        prepare(modern, asset_folders=[asset_dir] if asset_dir is not None else []),
+        graph,
         tuple(keys),
         tuple(_static_shapes(source, keys, modern.feeds)),
         tuple(_feed(modern.graph, source.graph, name) for name in modern.feeds),

@@ -9,12 +9,14 @@ from typing import Any
 from graph_restore.graph import Graph
 from graph_restore.model import Model
 from graph_restore.runtime.collections import restore_collections
-from graph_restore.runtime.gradients import register_gradients
+from graph_restore.runtime.gradients import forget_numbered_gradients, register_gradients
 from graph_restore.runtime.guard import tensorflow
 from graph_restore.runtime.importing import Imported, import_graph
 from graph_restore.runtime.live import LiveModel
 from graph_restore.runtime.variables import RestoredVariable, add_to_collections, make_setters, make_variable
+from graph_restore.transforms.calls import CALLS, without_calls
 from graph_restore.transforms.prepare import prepare
+from graph_restore.transforms.tensor_arrays import with_modern_arrays
 from graph_restore.transforms.training import is_trainable, updated_variables
 from graph_restore.variables import RESOURCE_OPS, Variables
 
@@ -38,6 +40,8 @@ def build(
     """Import the graph and make its variables: (the elements asked for, the live model)."""
     tf = tensorflow()
     graph = prepare(model, clear_devices=wanted.clear_devices, taken=_shared_names(wanted.graph), asset_folders=folders)
+    forget_numbered_gradients(graph)
+    graph = without_calls(with_modern_arrays(graph), {*CALLS, *graph.functions})
     found, imported = import_graph(graph, wanted.graph, wanted.scope, wanted.input_map, wanted.return_elements)
     with tf.control_dependencies(None), wanted.graph.device(None):
         setters = make_setters(model, keyed, imported)

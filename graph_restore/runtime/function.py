@@ -17,9 +17,11 @@ from graph_restore.protos import GraphDef
 from graph_restore.runtime.blueprint import Blueprint
 from graph_restore.runtime.gradients import register_gradients
 from graph_restore.runtime.guard import tensorflow
+from graph_restore.runtime.handles import tell_handles
 from graph_restore.runtime.importing import operation_list
 from graph_restore.tensors import LazyTensor
 from graph_restore.transforms.aliases import may_update
+from graph_restore.transforms.calls import OWN_GRADIENT
 from graph_restore.transforms.contexts import Context, Contexts
 from graph_restore.transforms.functionalize import LEFT
 from graph_restore.transforms.functions import renamed_functions
@@ -46,20 +48,24 @@ def make_function(blueprint: Blueprint, variables: Mapping[str, Any], tables: Ma
     builder = _Builder(replace(blueprint, graph=graph), variables, tables)
     call = tensorflow().compat.v1.wrap_function(builder.build, signature=[feed.spec() for feed in blueprint.feeds])
     call.graph.variables = list(variables.values())
-    left = [note for note in blueprint.notes if LEFT in note]
+    left = [note for note in blueprint.notes if LEFT in note or OWN_GRADIENT in note]
     return Function(_without_gradient(call, left) if left else call, blueprint.keys, builder.actions)
 
 
 def _without_gradient(call: Callable[..., Sequence[Any]], left: Sequence[str]) -> Callable[..., Sequence[Any]]:
-    """The function, whose gradient is an error: TensorFlow 2 has none of the loops of TensorFlow 1."""
+    """The function, whose gradient is an error, InvalidArgumentError, when it runs: saving a module builds it."""
+    tf = tensorflow()
 
     def run(*tensors: Any) -> tuple[Sequence[Any], Callable[..., Any]]:
         def gradient(*_: Any, variables: Any = None) -> Any:
-            raise LookupError(f"there is no gradient of this model: {'; '.join(left)}")
+            message = f"there is no gradient of this model: {'; '.join(left)}"
+            with tf.control_dependencies([tf.debugging.Assert(False, [message])]):
+                found = [tf.zeros_like(tensor) for tensor in tensors]
+                return found if variables is None else (found, [tf.zeros_like(variable) for variable in variables])
 
         return call(*tensors), gradient
 
-    wrapped: Callable[..., Sequence[Any]] = tensorflow().custom_gradient(run)
+    wrapped: Callable[..., Sequence[Any]] = tf.custom_gradient(run)
     return wrapped
 
 
@@ -99,6 +105,7 @@ class _Builder:
             producer_op_list=operation_list(remaining),
         )
         elements = dict(zip(wanted, found))
+        tell_handles(tensorflow().compat.v1.get_default_graph())
         self._keep_running(remaining)
         self.actions = frozenset(key for key, element in elements.items() if not hasattr(element, "dtype"))
         return [self._result(key, elements, given) for key in self.blueprint.keys]

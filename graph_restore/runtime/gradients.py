@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from graph_restore.graph import Graph
 from graph_restore.runtime.guard import tensorflow
 
 
@@ -19,6 +20,23 @@ def register_gradients() -> None:
             tensorflow().RegisterGradient(op)(gradient)
         except KeyError:  # registered already
             continue
+
+
+def forget_numbered_gradients(graph: Graph) -> None:
+    """Change the names of gradients that tf.custom_gradient made up in another program, in a graph that is one's own.
+
+    They are numbers that today's TensorFlow gives to gradients of its own, of other functions; under a name that
+    nothing has, such a gradient is an error.
+    """
+    if graph.graph_def.versions.producer >= tensorflow().version.GRAPH_DEF_VERSION:
+        return  # this program's, perhaps
+    for nodes in (graph.graph_def.node, *(function.node_def for function in graph.graph_def.library.function)):
+        for node in nodes:
+            if "_gradient_op_type" in node.attr and node.attr["_gradient_op_type"].s.startswith(_NUMBERED):
+                node.attr["_gradient_op_type"].s += b" of the original program"
+
+
+_NUMBERED = b"CustomGradient-"
 
 
 def _lstm_block_cell(op: Any, *gradients: Any) -> tuple[Any, ...]:

@@ -19,6 +19,7 @@ from graph_restore.runtime.guard import tensorflow
 from graph_restore.runtime.importing import check_elements, refuse_unknown_ops
 from graph_restore.runtime.live import LiveModel
 from graph_restore.savers import find_savers
+from graph_restore.transforms.modernize import modernize
 from graph_restore.transforms.renaming import Rename
 from graph_restore.transforms.restore import restore
 from graph_restore.transforms.selection import Selection
@@ -82,7 +83,7 @@ def restore_graph(
         "strict": strict, "on_mismatch": on_mismatch,
     }  # fmt: skip
     graph, running, session = _surroundings(session)
-    model = _with_saver_def(load(graph_def), saver_def)
+    model = modernize(_with_saver_def(load(graph_def), saver_def))
     checkpoint = opened(save_path)
     restored = None if checkpoint is None else restore(model, checkpoint, **options)  # before anything is built
     _refuse_strangers(restored)

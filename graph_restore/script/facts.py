@@ -17,6 +17,7 @@ from graph_restore.runtime.made_feeds import rank_of
 from graph_restore.script.sizes import needed_shape
 from graph_restore.script.training import own_train_op
 from graph_restore.summary import describe_tensor
+from graph_restore.transforms.calls import CALLS, OWN_GRADIENT, without_calls
 from graph_restore.transforms.draft import Draft
 from graph_restore.transforms.feeds import INPUT_PIPELINES, output_shape, resolve
 from graph_restore.transforms.fetches import choose
@@ -203,13 +204,14 @@ def _untrained(
     updated = updated_variables(model.graph)
     if not floats or not any(is_trainable(variable, True, updated) for variable in part.variables):
         return "no loss can be made of the fetches: none is of floats and depends on a variable that is trained"
-    barring = sorted(_WITHOUT_GRADIENT & part.graph.by_op.keys()) if to == "tf1" else []
+    graph = without_calls(part.graph, {*CALLS, *part.graph.functions})
+    barring = sorted(_WITHOUT_GRADIENT & graph.by_op.keys()) if to == "tf1" else []
     if barring:
         return f"tf.gradients does not go through {', '.join(barring)}; a program for TensorFlow 2 does"
-    listing = _functions_with_lists(part.graph)
+    listing = _functions_with_lists(graph)
     if listing:
         return f"TensorFlow ends the process at the gradient of functions whose ops take lists: {', '.join(listing)}"
-    return "; ".join(note for note in notes if LEFT in note)
+    return "; ".join(note for note in notes if LEFT in note or OWN_GRADIENT in note)
 
 
 def _functions_with_lists(graph: Graph) -> list[str]:

@@ -18,6 +18,7 @@ from graph_restore.dtypes import DataType
 from graph_restore.graph import tensor_attr
 from graph_restore.names import input_name, is_control, node_of, parse_tensor_name
 from graph_restore.protos import NodeDef
+from graph_restore.transforms.contexts import NEXT_ITERATIONS
 from graph_restore.transforms.cut_functions import Body, add_function, is_stateful, tensor_type, unknown_shapes
 from graph_restore.transforms.draft import Draft, Tensor, control_inputs
 
@@ -192,7 +193,7 @@ class _Region:
         return bool(cond.switches)
 
     def needs_itself(self, cond: _Cond) -> bool:
-        """Whether an input of the cond needs one of its outputs."""
+        """Whether an input of the cond needs one of its outputs, be it by way of a loop that stays as it is."""
         merges = set(cond.merges)
         outside = {
             node_of(item) for name in cond.nodes | cond.switches for item in self._draft.nodes[name].input
@@ -203,7 +204,7 @@ class _Region:
             name = waiting.pop()
             if name in merges:
                 return True
-            if name not in seen and name in self._region:
+            if name not in seen and self._draft.nodes[name].op not in NEXT_ITERATIONS:
                 seen.add(name)
                 waiting += map(node_of, self._inputs(name))
         return False

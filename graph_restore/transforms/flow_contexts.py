@@ -43,6 +43,11 @@ def flow_contexts(graph: Graph, known: Mapping[str, Any] | None = None) -> dict[
     return found
 
 
+def loops_without_gradient(known: Mapping[str, Any]) -> frozenset[str]:
+    """The frames of the loops that collections say were built with `back_prop=False`."""
+    return frozenset(name for name, context in _settings(known).items() if not context.back_prop)
+
+
 class _Paths:
     """The contexts that every node is in, outermost first."""
 

@@ -7,12 +7,14 @@
 2. The function of the condition holds what LoopCond needs, that of the body what the NextIterations need.
 3. While is laid out as TensorFlow's own gradient of it expects (python/ops/while_v2.py): a counter of turns and the
    greatest number of them come first.
-4. An Exit becomes an Identity of its name. Inner loops come first.
+4. An Exit becomes an Identity of its name, or a StopGradient if the loop was built to have no gradient. Inner loops
+   come first.
 5. A loop that is not built so, or has a Stack in it (its gradient is in the graph), stays as it is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,10 +49,14 @@ class _Loop:
     switches: dict[str, int]  # Switch to loop variable
     exits: dict[str, int]
     invariants: list[str]
+    has_gradient: bool = True
 
 
-def turn_loops(draft: Draft, targets: set[str]) -> dict[str, str]:
-    """Turn the loops of a draft that was cut to `targets`; frame name to reason for those that stay."""
+def turn_loops(draft: Draft, targets: set[str], constant: Collection[str] = ()) -> dict[str, str]:
+    """Turn the loops of a draft that was cut to `targets`; frame name to reason for those that stay.
+
+    `constant`: the frames through which no gradient is to flow.
+    """
     left: dict[str, str] = {}
     while True:
         contexts = Contexts(draft.nodes)
@@ -61,7 +67,9 @@ def turn_loops(draft: Draft, targets: set[str]) -> dict[str, str]:
         deepest = max(map(len, waiting))
         for frame in sorted(frame for frame in waiting if len(frame) == deepest):
             try:
-                _turn(draft, _understand(draft, contexts, frame), targets)
+                loop = _understand(draft, contexts, frame)
+                loop.has_gradient = frame[-1] not in constant
+                _turn(draft, loop, targets)
             except NotTurned as reason:
                 left["/".join(frame)] = str(reason)
 
@@ -209,7 +217,8 @@ def _put_while(draft: Draft, loop: _Loop, condition: set[str], body: set[str]) -
     node.attr["_lower_using_switch_merge"].b = True
     draft.add(node)
     for leaving, number in loop.exits.items():
-        output = NodeDef(name=leaving, op="Identity", input=[input_name(name, 2 + number)])
+        op = "Identity" if loop.has_gradient else "StopGradient"
+        output = NodeDef(name=leaving, op=op, input=[input_name(name, 2 + number)])
         output.attr["T"].type = tensor_type(draft, entering[number])
         draft.add(output)
     gone = condition | body | {*loop.merges, *loop.switches, *loop.backs, *loop.enters, *loop.invariants}

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from graph_restore.model import Model
@@ -27,11 +27,12 @@ from graph_restore.transforms.tensor_lists import turn_tensor_arrays
 LEFT = "is not turned into a While"  # in the notes on loops that stay
 
 
-def functionalize(model: Model, fetches: str | Iterable[str]) -> Model:
+def functionalize(model: Model, fetches: str | Iterable[str], constant: Collection[str] = ()) -> Model:
     """The model cut to what `fetches` need, with functional While and If in place of frames and Switches.
 
-    `notes` of the result names the loops that stay as they were, each with the reason. Fetches keep their names.
-    Raises NodeNotFoundError for fetches that are not there.
+    `constant`: the frames of loops through which no gradient is to flow. `notes` of the result names the loops that
+    stay as they were, each with the reason. Fetches keep their names. Raises
+    NodeNotFoundError for fetches that are not there.
     """
     draft = Draft(modern_functions(model.graph))
     targets = resolve(draft.graph, fetches)
@@ -39,7 +40,7 @@ def functionalize(model: Model, fetches: str | Iterable[str]) -> Model:
     draft.keep(draft.ancestors(roots))
     turn_tensor_arrays(draft, targets)
     draft.keep(draft.ancestors(roots))
-    left = turn_loops(draft, roots)
+    left = turn_loops(draft, roots, constant)
     draft.keep(draft.ancestors(roots))
     turn_conds(draft, _outside_of_loops(draft), roots, {})
     draft.keep(draft.ancestors(roots))

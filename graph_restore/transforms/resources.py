@@ -298,7 +298,7 @@ class _Upgrade:
 
 def _become(node: Any, op: str, types: Mapping[str, int]) -> None:
     node.op = op
-    for name in [name for name in node.attr if name != "_class"]:
+    for name in [name for name in node.attr if name not in ("_class", "_gradient_op_type")]:
         del node.attr[name]
     for name, number in types.items():
         node.attr[name].type = number

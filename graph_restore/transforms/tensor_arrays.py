@@ -1,18 +1,29 @@
 """modern_tensor_arrays: TensorArray ops of TensorFlow before 1.0 in the form that functions take.
 
 The ops named V2 hand their array on as a string, those named V3 as a resource; otherwise they are the same. A graph
-keeps its version, so a session still runs the old ones, but tf.saved_model.load makes functions, which are new graphs.
+keeps its version, so a session still runs the old ones, but tf.saved_model.load makes functions, which are new graphs,
+and the gradients of the old ones, which TensorFlow builds of new ones, do not take their strings.
 """
 
 from __future__ import annotations
 
 from graph_restore.dtypes import DataType
+from graph_restore.graph import Graph
 from graph_restore.names import parse_tensor_name
 from graph_restore.transforms.aliases import HANDLE_PASSING
 from graph_restore.transforms.draft import Draft
 
 _MAKERS = ("TensorArrayV2", "TensorArrayGradV2")
 _TWO_OUTPUTS = ("Switch",)
+
+
+def with_modern_arrays(graph: Graph) -> Graph:
+    """The graph with arrays that gradients can be built of; itself if it has no old ones."""
+    if not any(op.startswith("TensorArray") and op.endswith("V2") for op in graph.by_op):
+        return graph
+    draft = Draft(graph)
+    modern_tensor_arrays(draft)
+    return draft.finish()
 
 
 def modern_tensor_arrays(draft: Draft) -> None:

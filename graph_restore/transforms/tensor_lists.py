@@ -5,7 +5,9 @@ the flow itself: the value that each op takes and gives.
 
 1. Every op on an array becomes that on a list, taking the list where it took the flow; what passes the flow on passes
    the list on.
-2. An array whose flow or handle goes anywhere else (to a gradient, a fetch) stays an array, in its newest form: the
+2. TensorFlow's gradient of TensorListGather loses all but one of what comes back for an index that is there twice; so
+   what is gathered is that of distinct indices, and an ordinary Gather repeats it.
+3. An array whose flow or handle goes anywhere else (to a gradient, a fetch) stays an array, in its newest form: the
    ops of old graphs (string handles) are not allowed in functions.
 """
 
@@ -186,7 +188,22 @@ class _Array:
             changed.attr[attr].type = value or dtype
         if kind == "Write" and dynamic:
             changed.attr["resize_if_index_out_of_bounds"].b = True
+        if kind == "Gather" and self._draft.nodes[node_of(given["index"])].op != "Range":
+            self._repeat(changed, dtype)
         self._draft.add(changed)
+
+    def _repeat(self, gather: Any, dtype: int) -> None:
+        """Make a gather one of distinct indices, under another name; its own is that of an op that repeats them."""
+        name, index = gather.name, gather.input[1]
+        distinct = NodeDef(name=self._draft.free_name(f"{name}/distinct"), op="Unique", input=[index])
+        distinct.attr["T"].type = distinct.attr["out_idx"].type = _INT32
+        gather.name, gather.input[1] = self._draft.free_name(f"{name}/gather"), distinct.name
+        axis = self._constant(f"{name}/axis", np.int32(0), index)
+        repeated = NodeDef(name=name, op="GatherV2", input=[gather.name, input_name(distinct.name, 1), axis])
+        repeated.attr["Tparams"].type = dtype
+        repeated.attr["Tindices"].type = repeated.attr["Taxis"].type = _INT32
+        for node in (distinct, repeated):
+            self._draft.add(node)
 
     def _constant(self, name: str, value: Any, beside: str) -> str:
         """A new Const in the loop and branch that the tensor `beside` is in."""

@@ -2,8 +2,9 @@
 
 1. The graph is cut at the feeds and to the fetches; queues and iterators on the way are cut as `freeze` cuts them.
 2. Ops that today's TensorFlow lacks are written with others where that can be (see `modernize`).
-3. Reference variables become resource variables (see `resources`), tables with string handles those with resources.
-4. Loops and conds become functional, so that they can be differentiated (see `functionalize`).
+3. Calls of functions become what these do (see `calls`).
+4. Reference variables become resource variables (see `resources`), tables with string handles those with resources.
+5. Loops and conds become functional, so that they can be differentiated (see `functionalize`).
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from graph_restore.errors import UpgradeError
 from graph_restore.graph import Graph
 from graph_restore.model import Model
 from graph_restore.names import parse_tensor_name, tensor_name
+from graph_restore.transforms.calls import CALLS, OWN_GRADIENT, own_gradients, with_own_gradients, without_calls
 from graph_restore.transforms.draft import Draft
 from graph_restore.transforms.feeds import cut_feeds, cut_pipelines, resolve
 from graph_restore.transforms.fetches import choose
+from graph_restore.transforms.flow_contexts import loops_without_gradient
 from graph_restore.transforms.functionalize import functionalize
 from graph_restore.transforms.functions import modern_functions, reachable_functions
 from graph_restore.transforms.modernize import modernize
@@ -51,10 +54,17 @@ def for_tensorflow2(
     """
     chosen, given = choose(model, fetches, feeds)
     part = modernize(cut(model, chosen, given, every_placeholder=feeds is None and not given))
+    graph = with_own_gradients(part.graph)
+    part = replace(part, graph=without_calls(graph, {*CALLS, *graph.functions}))
     upgraded = upgrade_variables(part, chosen)
     tables = replace(upgraded, graph=_modern_tables(upgraded.graph))
-    functional = functionalize(tables, chosen)
-    return replace(functional, graph=reachable_functions(functional.graph))
+    functional = functionalize(tables, chosen, loops_without_gradient(model.collections))
+    graph = reachable_functions(functional.graph)
+    own = [
+        f"function {name} {OWN_GRADIENT}, {gradient}, which functions of TensorFlow 2 forget"
+        for name, gradient in own_gradients(graph).items()
+    ]
+    return replace(functional, graph=graph, notes=(*functional.notes, *own))
 
 
 def cut(model: Model, fetches: list[str], feeds: list[str], every_placeholder: bool = False) -> Model:
