@@ -816,3 +816,28 @@ def test_a_checkpoint_of_another_model_is_refused() -> None:
 def test_one_name_in_place_of_a_list_is_refused() -> None:
     with pytest.raises(TypeError, match=r"return_elements is a list of names; write \['y:0'\]"):
         gr.restore_graph(case("linear/tf1.4.1-v2").graph_pb, return_elements="y:0")
+
+
+@pytest.mark.filterwarnings("ignore::graph_restore.GraphRestoreWarning")
+def test_arrays_of_the_oldest_releases_have_gradients_in_graph_mode() -> None:
+    import tensorflow as tf
+
+    one = case("lstm_dynamic/tf0.12.1-v1")
+    name, *_ = [name for name, value in one.oracle["outputs"].items() if value.dtype.kind == "f"]
+    module = gr.as_module(gr.restore(gr.load(one.graph_pb), one.prefix), [name], list(one.oracle["feeds"]))
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(tf.square(module(*one.oracle["feeds"].values())[name]))
+    expected = tape.gradient(loss, module.by_name)
+    tf.compat.v1.disable_control_flow_v2()
+    try:
+        with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+            (y,), saver = gr.restore_graph(one.graph_pb, one.prefix, return_elements=[name])
+            variables = {key: variable for key, variable in saver.variables.items() if expected.get(key) is not None}
+            found = session.run(
+                tf.gradients(tf.reduce_sum(tf.square(y)), list(variables.values())), one.oracle["feeds"]
+            )
+    finally:
+        tf.compat.v1.enable_control_flow_v2()
+    assert variables
+    for key, gradient in zip(variables, found):
+        np.testing.assert_allclose(gradient, expected[key], rtol=1e-4, atol=1e-5)

@@ -208,6 +208,8 @@ def _untrained(
     barring = sorted(_WITHOUT_GRADIENT & graph.by_op.keys()) if to == "tf1" else []
     if barring:
         return f"tf.gradients does not go through {', '.join(barring)}; a program for TensorFlow 2 does"
+    if to == "tf1" and any(op.startswith("Stack") for op in graph.by_op):
+        return "tf.gradients does not go through loops whose own gradient is in the graph"
     listing = _functions_with_lists(graph)
     if listing:
         return f"TensorFlow ends the process at the gradient of functions whose ops take lists: {', '.join(listing)}"
