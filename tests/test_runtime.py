@@ -379,10 +379,21 @@ def test_event_accumulator(identity: str) -> None:
 
 def test_unknown_ops_are_named_before_the_graph_is_touched() -> None:
     one = case("contrib_op/tf1.4.1-v2")
+    model = gr.load(one.graph_pb)
+    for node in model.graph.graph_def.node:
+        node.op = "Imagined" if node.op == "Resampler" else node.op
     with graph_and_session() as (_, graph, _):
-        with pytest.raises(gr.UnsupportedFormatError, match=r"Resampler \(tensorflow.contrib.resampler.*freeze"):
-            gr.restore_graph(str(one.graph_pb), one.prefix)
+        with pytest.raises(gr.UnsupportedFormatError, match=r"Imagined \(never a part of TensorFlow.*freeze"):
+            gr.restore_graph(model.graph.graph_def, one.prefix)
         assert graph.get_operations() == []
+
+
+def test_lost_ops_are_rewritten() -> None:
+    one = case("contrib_op/tf1.4.1-v2")
+    with graph_and_session() as (_, _, session):
+        gr.restore_graph(one.graph_pb, one.prefix)
+        for name, expected in one.oracle["outputs"].items():
+            assert_same(session.run(name, one.oracle["feeds"]), expected, name)
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused_before_the_graph_is_touched() -> None:

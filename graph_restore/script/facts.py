@@ -210,9 +210,9 @@ def _untrained(
         return f"tf.gradients does not go through {', '.join(barring)}; a program for TensorFlow 2 does"
     if to == "tf1" and any(op.startswith("Stack") for op in graph.by_op):
         return "tf.gradients does not go through loops whose own gradient is in the graph"
-    listing = _functions_with_lists(graph)
+    listing = _functions_with_lists(part.graph)
     if listing:
-        return f"TensorFlow ends the process at the gradient of functions whose ops take lists: {', '.join(listing)}"
+        return f"TensorFlow has no gradient of functions whose ops take lists: {', '.join(listing)}"
     return "; ".join(note for note in notes if LEFT in note or OWN_GRADIENT in note)
 
 
