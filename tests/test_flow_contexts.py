@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from corpus import Case, cases
-from test_functionalize import BUILDS, Build, X, built, old_control_flow
+from test_functionalize import BUILDS, Build, X, built
+from test_module import old_control_flow
 
 import graph_restore as gr
 from graph_restore.protos import CondContextDef, WhileContextDef
