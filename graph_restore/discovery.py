@@ -43,16 +43,21 @@ def find_variables(graph: Graph, collections: Mapping[str, Any], savers: Sequenc
     found = []
     for node in graph.of_ops(VARIABLE_OPS):
         variable = _from_attributes(node)
-        variable = _from_saver(variable, entries.get(variable.name))
-        variable = _from_definition(variable, definitions.get(variable.name), memberships.get(variable.name, ()))
-        found.append(topology.complete(variable))
-    return Variables(_with_optimizer_facts(graph, found, bool(memberships)))
+        _from_saver(variable, entries.get(variable.name))
+        _from_definition(variable, definitions.get(variable.name), memberships.get(variable.name, ()))
+        topology.complete(variable)
+        found.append(variable)
+    _optimizer_facts(graph, found, bool(memberships))
+    return Variables(found)
 
 
 def with_saver(variables: Iterable[Variable], saver: SaverMap | None) -> list[Variable]:
     """The variables with keys and slices as one saver has them."""
     entries = _entries(saver)
-    return [_from_saver(variable, entries.get(variable.name)) for variable in variables]
+    result = [variable.replaced(authority=dict(variable.authority)) for variable in variables]
+    for variable in result:
+        _from_saver(variable, entries.get(variable.name))
+    return result
 
 
 def _entries(saver: SaverMap | None) -> dict[str | None, SaverEntry]:
@@ -60,8 +65,9 @@ def _entries(saver: SaverMap | None) -> dict[str | None, SaverEntry]:
     return {entry.variable: entry for entry in reversed(saver.entries)} if saver is not None else {}
 
 
-def _known(variable: Variable, authority: str, **facts: Any) -> Variable:
-    return variable.replaced(**facts, authority={**variable.authority, **dict.fromkeys(facts, authority)})
+def _learn(variable: Variable, authority: str, **facts: Any) -> None:
+    """Add facts to a variable that is being made here; nobody else has it yet, so it need not be made anew for each."""
+    variable.__dict__.update(facts, authority={**variable.authority, **dict.fromkeys(facts, authority)})
 
 
 def _from_attributes(node: Any) -> Variable:
@@ -86,11 +92,10 @@ def shape_of(proto: Any) -> Shape:
     return tuple([size if size >= 0 else None for size in [dim.size for dim in proto.dim]])
 
 
-def _from_saver(variable: Variable, entry: SaverEntry | None) -> Variable:
+def _from_saver(variable: Variable, entry: SaverEntry | None) -> None:
     known = (variable.checkpoint_key, variable.slice, variable.authority.get("checkpoint_key"))
-    if entry is None or known == (entry.key, entry.slice, entry.authority):
-        return variable
-    return _known(variable, entry.authority, checkpoint_key=entry.key, slice=entry.slice)
+    if entry is not None and known != (entry.key, entry.slice, entry.authority):
+        _learn(variable, entry.authority, checkpoint_key=entry.key, slice=entry.slice)
 
 
 def _definitions(defined: Mapping[str, Iterable[Any]]) -> dict[str, Any]:
@@ -132,9 +137,7 @@ def _memberships(collections: Mapping[str, Any], defined: Mapping[str, Iterable[
     return {node: tuple(sorted(set(names))) for node, names in found.items()}
 
 
-def _from_definition(variable: Variable, definition: Any, collections: tuple[str, ...]) -> Variable:
-    if definition is None and not collections:
-        return variable
+def _from_definition(variable: Variable, definition: Any, collections: tuple[str, ...]) -> None:
     facts: dict[str, Any] = {}
     if collections:
         facts["collections"] = collections
@@ -147,7 +150,7 @@ def _from_definition(variable: Variable, definition: Any, collections: tuple[str
             part = definition.save_slice_info_def
             box = TensorSlice(tuple(part.full_shape), tuple(part.var_offset), tuple(part.var_shape))
             facts.update(checkpoint_key=part.full_name, slice=None if box.whole else box)
-    return _known(variable, "collection", **{name: fact for name, fact in facts.items() if fact is not None})
+    _learn(variable, "collection", **{name: fact for name, fact in facts.items() if fact is not None})
 
 
 class _Topology:
@@ -157,31 +160,32 @@ class _Topology:
         self._graph = graph
         self._assigns: dict[str, list[Any]] = {}
         self._reads: dict[str, list[Any]] = {}
-        for name in graph.names_of(ASSIGN_OPS):
-            if name not in restored_by and graph.inputs(name):
-                target = variable_of(graph, graph.inputs(name)[0])
-                self._assigns.setdefault(target or "", []).append(graph.nodes[name])
-        for name in graph.names_of(_READS):
-            if graph.inputs(name):
-                self._reads.setdefault(parse_tensor_name(graph.inputs(name)[0])[0], []).append(graph.nodes[name])
+        for node in graph.of_ops(ASSIGN_OPS):
+            name = node.name
+            if name not in restored_by and graph.inputs[name]:
+                target = variable_of(graph, graph.inputs[name][0])
+                self._assigns.setdefault(target or "", []).append(node)
+        for node in graph.of_ops(_READS):
+            inputs = graph.inputs[node.name]
+            if inputs:
+                self._reads.setdefault(parse_tensor_name(inputs[0])[0], []).append(node)
         self._run_by_groups = self._members_of_groups()
 
-    def complete(self, variable: Variable) -> Variable:
-        """The variable with initializer, initial value, snapshot and, for an old scalar, shape filled in."""
+    def complete(self, variable: Variable) -> None:
+        """Fill in initializer, initial value, snapshot and, for an old scalar, shape."""
         if variable.initializer is None:
             assign = self._initializer(variable.name)
             if assign is not None:
-                variable = _known(variable, "topology", initializer=assign.name)
+                _learn(variable, "topology", initializer=assign.name)
         node = self._graph.nodes.get(variable.initializer or "")
         if variable.shape is None and node is not None and self._is_scalar(variable.name, node):
-            variable = _known(variable, "topology", shape=())
+            _learn(variable, "topology", shape=())
         if variable.initial_value is None and node is not None and len(node.input) > 1:
-            variable = _known(variable, "topology", initial_value=tensor_name(*parse_tensor_name(node.input[1])))
+            _learn(variable, "topology", initial_value=tensor_name(*parse_tensor_name(node.input[1])))
         if variable.snapshot is None:
             read = self._read(variable.name)
             if read is not None:
-                variable = _known(variable, "topology", snapshot=tensor_name(read.name))
-        return variable
+                _learn(variable, "topology", snapshot=tensor_name(read.name))
 
     def _is_scalar(self, name: str, assign: Any) -> bool:
         """Whether an op Variable of rank 0, so of unknown shape, is a scalar: TensorFlow refuses to assign it anything
@@ -241,37 +245,34 @@ class _Topology:
         return members
 
 
-def _with_optimizer_facts(graph: Graph, variables: list[Variable], has_collections: bool) -> list[Variable]:
+def _optimizer_facts(graph: Graph, variables: list[Variable], has_collections: bool) -> None:
+    """Fill in what the graph trains, slots and moving averages."""
     names = {variable.name for variable in variables}
     trained, slots = _optimized(graph)
     averages = dict(_averages(graph))
-    result = []
     for variable in variables:
         if variable.name in slots:
-            variable = _known(variable, "optimizer op", slot_of=slots[variable.name][0], slot=slots[variable.name][1])
+            _learn(variable, "optimizer op", slot_of=slots[variable.name][0], slot=slots[variable.name][1])
         elif (base := _base_by_name(variable.name, names, _SLOT_NAMES)) is not None:
-            variable = _known(variable, "name", slot_of=base[0], slot=base[1])
+            _learn(variable, "name", slot_of=base[0], slot=base[1])
         if variable.name in averages:
-            variable = _known(variable, "topology", moving_average_of=averages[variable.name])
+            _learn(variable, "topology", moving_average_of=averages[variable.name])
         elif (base := _base_by_name(variable.name, names, (AVERAGE_NAME,))) is not None:
-            variable = _known(variable, "name", moving_average_of=base[0])
+            _learn(variable, "name", moving_average_of=base[0])
         if variable.trainable is None and has_collections:
-            variable = _known(variable, "collection", trainable=TRAINABLE_COLLECTION in variable.collections)
-        result.append(variable)
-    return _with_training(graph, result, trained) if trained else result
+            _learn(variable, "collection", trainable=TRAINABLE_COLLECTION in variable.collections)
+    if trained:
+        _training(graph, variables, trained)
 
 
-def _with_training(graph: Graph, variables: list[Variable], trained: set[str]) -> list[Variable]:
-    """The variables with `trainable` told by the optimizer: one that has slots is trained too, though no Apply op takes
-    it where its gradients are sparse; one that is scattered into without having slots may be."""
+def _training(graph: Graph, variables: list[Variable], trained: set[str]) -> None:
+    """Fill in `trainable` as the optimizer tells: one that has slots is trained too, though no Apply op takes it where
+    its gradients are sparse; one that is scattered into without having slots may be."""
     trained = trained | {variable.slot_of for variable in variables if variable.slot_of is not None}
     unsure = _scattered(graph) - {variable.name for variable in variables if variable.is_slot} - trained
-    return [
-        _known(variable, "optimizer op", trainable=variable.name in trained)
-        if variable.trainable is None and variable.name not in unsure
-        else variable
-        for variable in variables
-    ]
+    for variable in variables:
+        if variable.trainable is None and variable.name not in unsure:
+            _learn(variable, "optimizer op", trainable=variable.name in trained)
 
 
 def _scattered(graph: Graph) -> set[str | None]:

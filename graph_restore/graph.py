@@ -8,7 +8,8 @@ by `encode`, which splices the payloads back in, or by `materialize`, which make
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -38,8 +39,6 @@ class Graph:
         self.graph_def = graph_def
         self.payloads: dict[tuple[str, str], LazyTensor] = dict(payloads or {})
         self.op_list = op_list
-        self._inputs: dict[str, tuple[str, ...]] = {}
-        self._sources: dict[str, tuple[str, ...]] = {}
 
     @cached_property
     def nodes(self) -> dict[str, Any]:
@@ -54,34 +53,27 @@ class Graph:
     @cached_property
     def by_op(self) -> dict[str, list[Any]]:
         """NodeDefs by op, each op's in file order."""
-        return _grouped(self._listed, self._op_names)
-
-    @cached_property
-    def names_by_op(self) -> dict[str, list[str]]:
-        """The same by name, which costs no message when it is only asked where the nodes stand."""
-        return _grouped(self._names, self._op_names)
+        found: defaultdict[str, list[Any]] = defaultdict(list)
+        for node, op in zip(self._listed, self._op_names):
+            found[op].append(node)
+        return dict(found)
 
     def of_ops(self, ops: Container[str]) -> list[Any]:
         """The NodeDefs of any of these ops, in file order."""
-        return _in_order(self.by_op, ops, zip(self._listed, self._op_names))
+        found = [nodes for op, nodes in self.by_op.items() if op in ops]
+        if len(found) < 2:
+            return list(found[0]) if found else []
+        return [node for node, op in zip(self._listed, self._op_names) if op in ops]
 
-    def names_of(self, ops: Container[str]) -> list[str]:
-        """The names of the nodes of any of these ops, in file order."""
-        return _in_order(self.names_by_op, ops, zip(self._names, self._op_names))
+    @cached_property
+    def inputs(self) -> Mapping[str, Sequence[str]]:
+        """What each node takes, as NodeDef.input has it; asking the messages again makes new text each time."""
+        return dict(zip(self._names, [node.input[:] for node in self._listed]))
 
-    def inputs(self, name: str) -> tuple[str, ...]:
-        """What the node of that name takes, as NodeDef.input has it."""
-        found = self._inputs.get(name)
-        if found is None:  # asking the message makes new text each time, and passes over the graph ask often
-            found = self._inputs[name] = tuple(self.nodes[name].input[:])
-        return found
-
-    def sources(self, name: str) -> tuple[str, ...]:
-        """The names of the nodes that node takes these from, one for each."""
-        found = self._sources.get(name)
-        if found is None:
-            found = self._sources[name] = sources(self._inputs.get(name) or self.nodes[name].input[:])
-        return found
+    @cached_property
+    def sources(self) -> Mapping[str, Sequence[str]]:
+        """The names of the nodes that each node takes these from, one for each."""
+        return {name: sources(inputs) for name, inputs in self.inputs.items()}
 
     @cached_property
     def functions(self) -> dict[str, Any]:
@@ -196,35 +188,20 @@ class Graph:
         return concatenated([*pieces, rest_of_library.SerializeToString(deterministic=True)])
 
 
-def _grouped(items: Iterable[Any], keys: Iterable[str]) -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = {}
-    for item, key in zip(items, keys):
-        if key in found:
-            found[key].append(item)
-        else:
-            found[key] = [item]
-    return found
-
-
-def _in_order(by_op: Mapping[str, list[Any]], ops: Container[str], pairs: Iterable[tuple[Any, str]]) -> list[Any]:
-    """The items of any of these ops; all pairs of an item and its op are gone through when several ops occur."""
-    found = [items for op, items in by_op.items() if op in ops]
-    if len(found) < 2:
-        return list(found[0]) if found else []
-    return [item for item, op in pairs if op in ops]
-
-
-def sources(inputs: Sequence[str]) -> tuple[str, ...]:
+def sources(inputs: Sequence[str]) -> Sequence[str]:
     """The names of the nodes that inputs come from, one for each."""
-    return tuple([node_of(item) if ":" in item or item[:1] == "^" else item for item in inputs])
+    text = " ".join(inputs)
+    if ":" not in text and "^" not in text:  # as most have it: output 0, no control inputs
+        return inputs
+    return [node_of(item) for item in inputs]
 
 
-def consumers(nodes: Mapping[str, Any], sources_of: Callable[[str], Iterable[str]]) -> dict[str, list[tuple[Any, int]]]:
+def consumers(nodes: Mapping[str, Any], sources_of: Mapping[str, Sequence[str]]) -> dict[str, list[tuple[Any, int]]]:
     """Node name to the (NodeDef, input position) pairs among `nodes` that take any of its outputs, control inputs too;
     every node has an entry. `sources_of`: the nodes that the node of a name takes its inputs from."""
     found: dict[str, list[tuple[Any, int]]] = {name: [] for name in nodes}
     for name, node in nodes.items():
-        for position, source in enumerate(sources_of(name)):
+        for position, source in enumerate(sources_of[name]):
             if source in found:
                 found[source].append((node, position))
             else:
@@ -241,17 +218,17 @@ def _without_nodes(graph_def: Any) -> Any:
 
 
 def _encode_nodes(nodes: Iterable[Any], payloads: Payloads, function: str, number: int) -> Iterator[bytes | Encoded]:
+    held = {name for owner, name in payloads if owner == function}
     plain: list[bytes] = []
     for node in nodes:
-        payload = payloads.get((function, node.name)) if payloads else None
-        if payload is None:
-            data = node.SerializeToString(deterministic=True)
-            plain += (encode_header(number, len(data)), data)
-        else:
-            tensor = tensor_proto.encode(payload)
+        if held and node.name in held:
+            tensor = tensor_proto.encode(payloads[(function, node.name)])
             yield b"".join((*plain, _const_before(node, tensor.length, number)))
             yield tensor
             plain = []
+        else:
+            data = node.SerializeToString(deterministic=True)
+            plain += (encode_header(number, len(data)), data)
     yield b"".join(plain)
 
 

@@ -174,11 +174,11 @@ def _slice(spec: Any) -> TensorSlice | None:
 def _takers(graph: Graph) -> _Takers:
     """Tensor to the names of the Assigns whose restored value it is, and of the nodes that pass it on."""
     found: _Takers = {}
-    reached = {name for op in RESTORE_OPS for name in graph.names_by_op.get(op, ())}
+    reached = {node.name for node in graph.of_ops(RESTORE_OPS)}
     waiting: list[tuple[str, str]] = []
     for op in (*sorted(ASSIGN_OPS), *sorted(_VALUE_CARRIERS)) if reached else ():
         position = 1 if op in ASSIGN_OPS else 0
-        taken = [(name, graph.inputs(name)) for name in graph.names_by_op.get(op, ())]
+        taken = [(name, graph.inputs[name]) for name in [node.name for node in graph.by_op.get(op, ())]]
         waiting += [(name, inputs[position]) for name, inputs in taken if len(inputs) > position]
     for distance in range(8):  # as far as the values go; every other Identity is left alone, but for very long ways
         taking = [(name, item) for name, item in waiting if distance == 7 or item.partition(":")[0] in reached]
@@ -200,7 +200,7 @@ def _assigned(graph: Graph, tensor: tuple[str, int], takers: _Takers) -> Iterato
             continue
         seen.add(taker)
         if graph.nodes[taker].op in ASSIGN_OPS:
-            yield graph.inputs(taker)[0], taker
+            yield graph.inputs[taker][0], taker
         else:
             waiting.extend(takers.get((taker, 0), ()))
 

@@ -61,7 +61,7 @@ def scan(source: Source, kind: str, offset: int = 0, length: int | None = None) 
     """
     end = source.size if length is None else offset + length
     scanner = _Scanner(source)
-    small = scanner.remainder(kind, offset, end)
+    small = b"".join(scanner.remainder(kind, offset, end))
     message_class = getattr(protos, kind)
     try:
         return Scanned(message_class.FromString(small), scanner.payloads)
@@ -78,22 +78,22 @@ class _Scanner:
         self._graph = -1
         self._function = self._node = ""
 
-    def remainder(self, kind: str, offset: int, end: int) -> bytes:
-        """The message of this kind without the constants that were cut out of it."""
+    def remainder(self, kind: str, offset: int, end: int) -> list[bytes]:
+        """The message of this kind, in pieces, without the constants that were cut out of it."""
         if kind == "MetaGraphDef" or (kind == "GraphDef" and self._graph < 0):
             self._graph += 1
         if end - offset <= PAYLOAD_FROM:
-            return self._window.bytes_at(offset, end - offset)
+            return [self._window.bytes_at(offset, end - offset)]
         if kind == "TensorProto":
-            return self._cut(offset, end)
+            return [self._cut(offset, end)]
         if kind == "SavedModel":  # whose MetaGraphDefs are counted, short ones too
-            return b"".join(self._cut_fields(kind, list(self._window.fields(offset, end)), end))
+            return list(self._cut_fields(kind, list(self._window.fields(offset, end)), end))
         if not self._enter(kind, offset, end):
-            return self._window.bytes_at(offset, end - offset)
-        content = b"".join(self._runs(kind, offset, end))
+            return [self._window.bytes_at(offset, end - offset)]
+        pieces = list(self._runs(kind, offset, end))
         if kind == "FunctionDef":
             self._function = ""
-        return content
+        return pieces
 
     def _runs(self, kind: str, offset: int, end: int) -> Iterator[bytes]:
         """The same, with fields that are too short to be cut, as nearly all nodes are, taken many at a time."""
@@ -117,8 +117,9 @@ class _Scanner:
             if item.start > done:
                 yield self._window.bytes_at(done, item.start - done)
             done = item.end
-            content = self.remainder(inner, item.offset, item.end)
-            yield encode_header(item.number, len(content)) + content
+            pieces = self.remainder(inner, item.offset, item.end)
+            yield encode_header(item.number, sum(map(len, pieces)))
+            yield from pieces
         if end > done:
             yield self._window.bytes_at(done, end - done)
 

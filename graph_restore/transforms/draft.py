@@ -5,7 +5,8 @@ Nodes are copied before they are changed, so that the graph a transform was give
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 from graph_restore.errors import warn
@@ -68,13 +69,14 @@ class Draft:
         self.nodes = {name: node for name, node in self.nodes.items() if name in names}
         self.payloads = {key: value for key, value in self.payloads.items() if key[0] or key[1] in names}
 
-    def inputs(self, name: str) -> tuple[str, ...]:
+    def inputs(self, name: str) -> Sequence[str]:
         """What the node of that name takes now, as NodeDef.input has it."""
-        return tuple(self.nodes[name].input[:]) if name in self._own else self.graph.inputs(name)
+        return self.nodes[name].input[:] if name in self._own else self.graph.inputs[name]
 
-    def sources(self, name: str) -> tuple[str, ...]:
-        """The names of the nodes that it takes these from, one for each."""
-        return sources(self.nodes[name].input[:]) if name in self._own else self.graph.sources(name)
+    def sources(self) -> dict[str, Sequence[str]]:
+        """The names of the nodes that each node takes its inputs from now, one for each; of dropped ones as well."""
+        own = {name: sources(self.nodes[name].input[:]) for name in self._own if name in self.nodes}
+        return {**self.graph.sources, **own}
 
     def of_ops(self, ops: Container[str]) -> list[str]:
         """The names of the nodes of any of these ops, in the draft's order."""
@@ -86,24 +88,24 @@ class Draft:
         self, roots: Iterable[str], data_only: bool = False, stop: Callable[[Any], bool] | None = None
     ) -> set[str]:
         """The nodes that `roots` need, themselves included; not past nodes for which `stop` holds."""
+        taken, nodes = self.sources(), self.nodes
         found: set[str] = set()
-        waiting, unchanged = list(roots), self.graph.sources
-        while waiting:
-            name = waiting.pop()
-            if name in found or name not in self.nodes:
-                continue
-            found.add(name)
-            if stop is not None and stop(self.nodes[name]):
-                continue
-            if data_only:
-                waiting.extend(data_sources(self.inputs(name)))
-            else:
-                waiting.extend(self.sources(name) if name in self._own else unchanged(name))
+        reached = nodes.keys() & roots
+        while reached:
+            found |= reached
+            passed = [name for name in reached if not stop(nodes[name])] if stop is not None else reached
+            lists = [data_sources(self.inputs(name)) if data_only else taken[name] for name in passed]
+            reached = nodes.keys() & set(chain.from_iterable(lists)).difference(found)
         return found
+
+    def takes_less(self) -> bool:
+        """Whether a node takes less than it took in the graph, so that others may have become of no use."""
+        before, own = self.graph.inputs, (name for name in self._own if name in self.nodes)
+        return any(name in before and not set(before[name]) <= set(self.nodes[name].input[:]) for name in own)
 
     def consumers(self) -> dict[str, list[tuple[Any, int]]]:
         """Node name to the (NodeDef, input position) pairs that take any of its outputs, as the draft is now."""
-        return consumers(self.nodes, self.sources)
+        return consumers(self.nodes, self.sources())
 
     def data_inputs(self, node: Any) -> list[Tensor]:
         """The tensors a node takes."""

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Any
 
 from graph_restore.dtypes import REF_OFFSET
@@ -32,11 +33,10 @@ def finished(draft: Draft, kept: Variables, keep_devices: bool) -> Graph:
             f"variables are left in the graph: {', '.join(left)}; this is a defect, please report it with the model",
             variables=left,
         )
-    present = set(draft.nodes)
-    for name in draft.nodes:
-        if not present.issuperset(draft.sources(name)):
-            item = next(item for item in draft.inputs(name) if node_of(item) not in present)
-            raise NodeNotFoundError(f"node {name} takes {item}, which the graph does not have")
+    taken, nodes = draft.sources(), draft.nodes
+    if not nodes.keys() >= set(chain.from_iterable(map(taken.__getitem__, nodes))):
+        name, item = next((name, item) for name in nodes for item in draft.inputs(name) if node_of(item) not in nodes)
+        raise NodeNotFoundError(f"node {name} takes {item}, which the graph does not have")
     _check_references(graph, draft.graph.ops)
     graph = reachable_functions(graph)
     _check_resources(graph.of_ops({op for op in graph.by_op if op.endswith(_HOLDERS)}))
@@ -55,8 +55,7 @@ def _clean(graph: Graph, keep_devices: bool) -> None:
     """Drop attrs that no longer hold, reference types, and (unless kept) devices, in a graph just made."""
     for op, nodes in graph.by_op.items():
         kinds = _type_attrs(graph, op)
-        for node in nodes:
-            attrs = node.attr
+        for node, attrs in [(node, node.attr) for node in nodes]:
             if "_output_shapes" in attrs:
                 if op == "Placeholder":
                     _keep_shape(node)
@@ -64,8 +63,8 @@ def _clean(graph: Graph, keep_devices: bool) -> None:
             if "_class" in attrs:
                 keep_living(node, graph.nodes)
             for key in list(attrs) if kinds is None else kinds:
-                if key in attrs and attrs[key].type > REF_OFFSET:
-                    attrs[key].type -= REF_OFFSET
+                if key in attrs and (value := attrs[key]).type > REF_OFFSET:
+                    value.type -= REF_OFFSET
             if not keep_devices and node.device:
                 node.device = ""
 

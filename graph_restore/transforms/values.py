@@ -63,7 +63,8 @@ def freeze_variables(
         _turn_selection(draft, name, {variable.name: variable for variable in read})
     for name in [name for name in draft.of_ops(_PLAIN) if not _stays_reference(draft, draft.nodes[name])]:
         draft.change(name).op = _PLAIN[draft.nodes[name].op]
-    draft.keep(draft.ancestors(roots))
+    if draft.takes_less():
+        draft.keep(draft.ancestors(roots))
 
 
 def _turn_selection(draft: Draft, name: str, variables: Mapping[str, Variable]) -> None:
