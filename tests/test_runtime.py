@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -277,9 +278,23 @@ def test_without_a_session_everything_is_built_and_a_warning_gives_the_line_to_r
 def test_a_default_session_of_another_graph_is_no_session() -> None:
     one = case("linear/tf1.4.1-v2")
     with graph_and_session() as (tf, outer, _), tf.Graph().as_default() as inner:
-        with pytest.warns(gr.GraphRestoreWarning, match="no session"):
+        with pytest.warns(gr.GraphRestoreWarning, match="no session") as told:
             gr.restore_graph(str(one.graph_pb), one.prefix)
         assert outer.get_operations() == [] and inner.get_operations() != []
+    assert [warning.filename for warning in told] == [__file__]
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize("outputs", [["y:0"], ["absent:0"]], ids=["done", "refused"])
+def test_pythons_collector_is_left_as_it_was(enabled: bool, outputs: list[str]) -> None:
+    one = case("linear/tf1.4.1-v2")
+    try:
+        gc.enable() if enabled else gc.disable()
+        with graph_and_session(), nullcontext() if outputs == ["y:0"] else pytest.raises(gr.NodeNotFoundError):
+            gr.restore_graph(str(one.graph_pb), one.prefix, return_elements=outputs)
+        assert gc.isenabled() == enabled
+    finally:
+        gc.enable()
 
 
 def under(scope: str, one: Case) -> dict[str, Any]:

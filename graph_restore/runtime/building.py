@@ -10,7 +10,7 @@ from graph_restore.graph import Graph
 from graph_restore.model import Model
 from graph_restore.runtime.collections import restore_collections
 from graph_restore.runtime.gradients import forget_numbered_gradients, register_gradients
-from graph_restore.runtime.guard import tensorflow
+from graph_restore.runtime.guard import tensorflow, uncollected
 from graph_restore.runtime.importing import Imported, import_graph
 from graph_restore.runtime.live import LiveModel
 from graph_restore.runtime.variables import RestoredVariable, add_to_collections, make_setters, make_variable
@@ -34,6 +34,7 @@ class Wanted:
     clear_devices: bool
 
 
+@uncollected()
 def build(
     model: Model, keyed: Variables, wanted: Wanted, folders: Sequence[str], options: Mapping[str, Any]
 ) -> tuple[list[Any], LiveModel]:

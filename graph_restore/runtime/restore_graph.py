@@ -15,7 +15,7 @@ from graph_restore.errors import GraphRestoreError, GraphRestoreWarning, Restore
 from graph_restore.model import Model
 from graph_restore.protos import SaverDef
 from graph_restore.runtime.building import Wanted, build
-from graph_restore.runtime.guard import tensorflow
+from graph_restore.runtime.guard import tensorflow, uncollected
 from graph_restore.runtime.importing import check_elements, refuse_unknown_ops
 from graph_restore.runtime.live import LiveModel
 from graph_restore.savers import find_savers
@@ -27,6 +27,7 @@ from graph_restore.transforms.sources import opened
 from graph_restore.variables import Variables
 
 
+@uncollected()
 def restore_graph(
     graph_def: Any,
     save_path: Any = None,
@@ -99,7 +100,7 @@ def restore_graph(
         if session is not None:
             _fill(live, session, checkpoint, restored, initialize_missing, saver)
         elif checkpoint is not None or _has_values(model):
-            warnings.warn(_line_to_run(save_path, model), GraphRestoreWarning, stacklevel=2)
+            warnings.warn(_line_to_run(save_path, model), GraphRestoreWarning, stacklevel=3)
     return (None if return_elements is None else found), saver
 
 
