@@ -238,7 +238,10 @@ class OpTable(Mapping[str, Op]):
 
     def is_ref_input(self, node: Any, index: int) -> bool:
         """Whether data input `index` of a NodeDef takes a reference; False past the last input."""
-        types = self.input_types(node)
+        op = self._of(node)
+        if not any(argument.is_ref for one in (op, *op.older) for argument in one.inputs):
+            return False  # as of nearly all ops, whatever attrs the node has
+        types = op.input_types(node)
         return index < len(types) and types[index] > REF_OFFSET
 
     def _of(self, node: Any) -> Op:

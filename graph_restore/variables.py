@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 
@@ -149,8 +149,7 @@ class Variables(Sequence[Variable]):
         return f"<Variables {', '.join(self._by_name)}>"
 
 
-@dataclass(frozen=True)
-class SaverEntry:
+class SaverEntry(NamedTuple):
     """One tensor a saver reads or writes: its key, the variable's node name (None: a table or another op's state)."""
 
     key: str

@@ -98,7 +98,7 @@ class AtomicFile:
         large = extent.length >= _DIRECT_FROM and extent.checksum is None and self._splices
         descriptor = extent.source.fileno() if large else None
         done = 0 if descriptor is None else self._copy(descriptor, extent.offset, extent.length)
-        for chunk in extent.part(done, extent.length - done).chunks():
+        for chunk in (extent.part(done, extent.length - done) if done else extent).chunks():
             self.write(chunk)
 
     def _copy(self, descriptor: int, offset: int, length: int) -> int:

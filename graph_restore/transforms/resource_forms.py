@@ -45,7 +45,7 @@ def upgraded_collection(collection: Any, handles: Mapping[str, str]) -> Any:
 
 def upgraded_saver(saver: SaverMap, handles: Mapping[str, str]) -> SaverMap:
     """A saver's map with the names of handles for those of variables."""
-    entries = (replace(entry, variable=handles.get(entry.variable or "", entry.variable)) for entry in saver.entries)
+    entries = (entry._replace(variable=handles.get(entry.variable or "", entry.variable)) for entry in saver.entries)
     return replace(saver, entries=tuple(entries))
 
 
