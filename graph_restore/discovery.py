@@ -161,12 +161,12 @@ class _Topology:
         self._assigns: dict[str, list[Any]] = {}
         self._reads: dict[str, list[Any]] = {}
         for node in graph.of_ops(ASSIGN_OPS):
-            name = node.name
-            if name not in restored_by and graph.inputs[name]:
-                target = variable_of(graph, graph.inputs[name][0])
+            inputs = node.input[:]
+            if inputs and node.name not in restored_by:
+                target = variable_of(graph, inputs[0])
                 self._assigns.setdefault(target or "", []).append(node)
         for node in graph.of_ops(_READS):
-            inputs = graph.inputs[node.name]
+            inputs = node.input[:]
             if inputs:
                 self._reads.setdefault(parse_tensor_name(inputs[0])[0], []).append(node)
         self._run_by_groups = self._members_of_groups()

@@ -66,14 +66,9 @@ class Graph:
         return [node for node, op in zip(self._listed, self._op_names) if op in ops]
 
     @cached_property
-    def inputs(self) -> Mapping[str, Sequence[str]]:
-        """What each node takes, as NodeDef.input has it; asking the messages again makes new text each time."""
-        return dict(zip(self._names, [node.input[:] for node in self._listed]))
-
-    @cached_property
     def sources(self) -> Mapping[str, Sequence[str]]:
-        """The names of the nodes that each node takes these from, one for each."""
-        return {name: sources(inputs) for name, inputs in self.inputs.items()}
+        """The names of the nodes that each node takes its inputs from, one for each; found when first asked for."""
+        return _Sources(self.nodes)
 
     @cached_property
     def functions(self) -> dict[str, Any]:
@@ -186,6 +181,17 @@ class Graph:
         rest_of_library.CopyFrom(library)
         rest_of_library.ClearField("function")
         return concatenated([*pieces, rest_of_library.SerializeToString(deterministic=True)])
+
+
+class _Sources(dict[str, Sequence[str]]):
+    """Asking a message for its inputs makes new text each time, and passes over the graph ask often."""
+
+    def __init__(self, nodes: Mapping[str, Any]) -> None:
+        self._nodes = nodes
+
+    def __missing__(self, name: str) -> Sequence[str]:
+        found = self[name] = sources(self._nodes[name].input[:])
+        return found
 
 
 def sources(inputs: Sequence[str]) -> Sequence[str]:

@@ -75,8 +75,9 @@ def find_savers(graph: Graph, saver_def: Any = None) -> list[SaverMap]:
 
 def variable_of(graph: Graph, name: str) -> str | None:
     """The variable node that tensor `name` is, or is a plain read of; None if there is none."""
-    for _ in range(len(graph.nodes)):
-        node = graph.nodes.get(parse_tensor_name(name)[0])
+    nodes = graph.nodes
+    for _ in range(len(nodes)):
+        node = nodes.get(name) or nodes.get(parse_tensor_name(name)[0])
         if node is None:
             return None
         op = node.op
@@ -178,7 +179,7 @@ def _takers(graph: Graph) -> _Takers:
     waiting: list[tuple[str, str]] = []
     for op in (*sorted(ASSIGN_OPS), *sorted(_VALUE_CARRIERS)) if reached else ():
         position = 1 if op in ASSIGN_OPS else 0
-        taken = [(name, graph.inputs[name]) for name in [node.name for node in graph.by_op.get(op, ())]]
+        taken = [(node.name, node.input[:]) for node in graph.by_op.get(op, ())]
         waiting += [(name, inputs[position]) for name, inputs in taken if len(inputs) > position]
     for distance in range(8):  # as far as the values go; every other Identity is left alone, but for very long ways
         taking = [(name, item) for name, item in waiting if distance == 7 or item.partition(":")[0] in reached]
@@ -200,7 +201,7 @@ def _assigned(graph: Graph, tensor: tuple[str, int], takers: _Takers) -> Iterato
             continue
         seen.add(taker)
         if graph.nodes[taker].op in ASSIGN_OPS:
-            yield graph.inputs[taker][0], taker
+            yield graph.nodes[taker].input[0], taker
         else:
             waiting.extend(takers.get((taker, 0), ()))
 

@@ -5,7 +5,7 @@ Nodes are copied before they are changed, so that the graph a transform was give
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -71,12 +71,15 @@ class Draft:
 
     def inputs(self, name: str) -> Sequence[str]:
         """What the node of that name takes now, as NodeDef.input has it."""
-        return self.nodes[name].input[:] if name in self._own else self.graph.inputs[name]
+        return list(self.nodes[name].input[:])
 
-    def sources(self) -> dict[str, Sequence[str]]:
-        """The names of the nodes that each node takes its inputs from now, one for each; of dropped ones as well."""
-        own = {name: sources(self.nodes[name].input[:]) for name in self._own if name in self.nodes}
-        return {**self.graph.sources, **own}
+    def sources(self) -> Mapping[str, Sequence[str]]:
+        """The names of the nodes that each node takes its inputs from now, one for each; asked by the nodes' names."""
+        own, known = self._own_sources(), self.graph.sources
+        return {name: own[name] if name in own else known[name] for name in self.nodes} if own else known
+
+    def _own_sources(self) -> dict[str, Sequence[str]]:
+        return {name: sources(self.nodes[name].input[:]) for name in self._own if name in self.nodes}
 
     def of_ops(self, ops: Container[str]) -> list[str]:
         """The names of the nodes of any of these ops, in the draft's order."""
@@ -88,20 +91,23 @@ class Draft:
         self, roots: Iterable[str], data_only: bool = False, stop: Callable[[Any], bool] | None = None
     ) -> set[str]:
         """The nodes that `roots` need, themselves included; not past nodes for which `stop` holds."""
-        taken, nodes = self.sources(), self.nodes
+        own, known, nodes = self._own_sources(), self.graph.sources, self.nodes
         found: set[str] = set()
         reached = nodes.keys() & roots
         while reached:
             found |= reached
             passed = [name for name in reached if not stop(nodes[name])] if stop is not None else reached
-            lists = [data_sources(self.inputs(name)) if data_only else taken[name] for name in passed]
-            reached = nodes.keys() & set(chain.from_iterable(lists)).difference(found)
+            if data_only:
+                taken: Iterable[Iterable[str]] = map(data_nodes, map(nodes.__getitem__, passed))
+            else:
+                taken = [own[name] if name in own else known[name] for name in passed]
+            reached = nodes.keys() & set(chain.from_iterable(taken)).difference(found)
         return found
 
     def takes_less(self) -> bool:
         """Whether a node takes less than it took in the graph, so that others may have become of no use."""
-        before, own = self.graph.inputs, (name for name in self._own if name in self.nodes)
-        return any(name in before and not set(before[name]) <= set(self.nodes[name].input[:]) for name in own)
+        before, own = self.graph.nodes, self._own_sources()
+        return any(name in before and not set(self.graph.sources[name]) <= set(now) for name, now in own.items())
 
     def consumers(self) -> dict[str, list[tuple[Any, int]]]:
         """Node name to the (NodeDef, input position) pairs that take any of its outputs, as the draft is now."""

@@ -86,12 +86,12 @@ def _keep_shape(node: Any) -> None:
 
 def keep_living(node: Any, nodes: Mapping[str, Any]) -> None:
     """Keep only the colocations (`loc:@node`) with nodes that are still there."""
-    kept = [
-        item for item in node.attr["_class"].list.s if item.decode("utf-8", "replace").removeprefix("loc:@") in nodes
-    ]
-    del node.attr["_class"]
-    if kept:
-        node.attr["_class"].list.s.extend(kept)
+    listed = node.attr["_class"].list.s[:]
+    kept = [item for item in listed if item.decode("utf-8", "replace").removeprefix("loc:@") in nodes]
+    if not kept:
+        del node.attr["_class"]
+    elif len(kept) < len(listed):
+        node.attr["_class"].list.s[:] = kept
 
 
 def _check_resources(nodes: Iterable[Any]) -> None:
