@@ -133,7 +133,7 @@ def by_full_name(made: Iterable[Any]) -> dict[str, Any]:
         if len(set(starts)) == len(starts) == math.prod(partitions):
             first = parts[0]
             shape, dtype = list(first.description.slice.full_shape), first.dtype.base_dtype
-            found[name] = _classes()["PartitionedVariable"](name, shape, dtype, parts, partitions)
+            found[name] = _partitioned_class()(name, shape, dtype, parts, partitions)
         else:  # some parts are not in the graph
             found.update((part.op.name, part) for part in parts)
     return found
@@ -147,7 +147,7 @@ def _whole_name(part: Any) -> str:
 
 @cache
 def _classes() -> dict[str, Any]:
-    """The classes of live variables by kind, PartitionedVariable and VariableDef; learnt from throw-away variables.
+    """The classes of live variables by kind, and VariableDef; learnt from throw-away variables.
 
     `tf.compat.v1.Variable` makes resource variables of a class that is not derived from it; ours is, so that whoever
     asks finds a variable.
@@ -156,16 +156,22 @@ def _classes() -> dict[str, Any]:
     with tf.Graph().as_default():
         ref = tf.compat.v1.Variable(0.0, use_resource=False)
         resource = tf.compat.v1.Variable(0.0, use_resource=True)
-        partitioner = tf.compat.v1.fixed_size_partitioner(1)
-        partitioned = tf.compat.v1.get_variable("partitioned", [1], partitioner=partitioner)
         variable_def = type(ref.to_proto())
     resource_bases = (RestoredVariable, type(resource), tf.compat.v1.Variable)
     return {
         "ref": type("RestoredRefVariable", (RestoredVariable, type(ref)), {}),
         "resource": type("RestoredResourceVariable", resource_bases, {}),
-        "PartitionedVariable": type(partitioned),
         "VariableDef": variable_def,
     }
+
+
+@cache
+def _partitioned_class() -> Any:
+    """PartitionedVariable, which has no public name, learnt in the same way."""
+    tf = tensorflow()
+    with tf.Graph().as_default():
+        partitioner = tf.compat.v1.fixed_size_partitioner(1)
+        return type(tf.compat.v1.get_variable("partitioned", [1], partitioner=partitioner))
 
 
 def _snapshot(variable: Variable, graph: Graph, imported: Imported) -> Any:
