@@ -5,8 +5,8 @@
    gathers, calls within are treated alike. One copy serves every call that gives the same arguments values.
 2. A handle that a function returns is returned as its value (see `returned`); branches of a cond must agree in that,
    and the body of a While must return what it was given.
-3. An update of the variable in a body, an op that only a handle will do for, a function that calls itself: refused,
-   with the function and the node named.
+3. An op that only a handle will do for, a function that calls itself: refused, with the function and the node named.
+   (Updates in a body were taken out before, see `carried_updates`.)
 """
 
 from __future__ import annotations

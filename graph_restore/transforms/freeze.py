@@ -2,8 +2,8 @@
 
 1. Functions older than TensorFlow 1.0 are brought to today's form; the graph is cut at the feeds and to the fetches;
    what given constants settle is settled (see `conditions`), and training forms are turned if asked (see `inference`).
-2. In-graph updates, those in functions too (see `open_calls`), are settled (see `updates`), so that every variable left
-   is only read.
+2. In-graph updates, those in functions too (see `open_calls` and `carried_updates`), are settled (see `updates`), so
+   that every variable left is only read.
 3. Each variable becomes a Const of the same name, its value left where it is on disk; reads of handles become Identity,
    gathers plain gathers; ops that pass references on become those that pass tensors on.
 4. Tables get Const keys and values and are initialised by their look-ups (see `tables`).
@@ -21,6 +21,7 @@ from typing import Any
 from graph_restore.model import Model, require_model
 from graph_restore.names import tensor_name
 from graph_restore.storage.files import is_directory
+from graph_restore.transforms.carried_updates import carry_updates
 from graph_restore.transforms.conditions import fold_conditions
 from graph_restore.transforms.constants import set_constants
 from graph_restore.transforms.draft import Draft, Tensor
@@ -36,7 +37,7 @@ from graph_restore.transforms.precision import PRECISIONS, reduce_precision
 from graph_restore.transforms.selection import Selection
 from graph_restore.transforms.tables import init_node, inline_tables, table_initializers
 from graph_restore.transforms.training_fetches import without_training
-from graph_restore.transforms.values import freeze_variables
+from graph_restore.transforms.values import freeze_variables, variables_in
 from graph_restore.variables import Variables
 
 _TABLE_MODES = ("inline", "init_op")
@@ -90,7 +91,7 @@ def freeze(
     roots |= {name for names in fillers.values() for name in names}
     roots |= initializer_nodes(draft, kept, roots, targets)
     draft.keep(draft.ancestors(roots) if fillers or len(kept) else needed)
-    freeze_variables(draft, others(model.variables, kept), targets, roots, on_update, model.restoration)
+    draft = _without_variables(draft, model, kept, targets, roots, on_update)
     name_former_constants(draft, roots)
     init_op = init_node(draft, model.init_op, fillers)
     frozen = finished(draft, kept, keep_devices)
@@ -120,6 +121,17 @@ def _check_arguments(model: Any, tables: str, on_update: str, precision: str | N
         raise ValueError(f"precision is one of {list(PRECISIONS)}, not {precision!r}")
     if asset_dir is not None and not is_directory(asset_dir):
         raise NotADirectoryError(errno.ENOTDIR, "asset_dir is no directory", asset_dir)
+
+
+def _without_variables(
+    draft: Draft, model: Model, kept: Variables, targets: list[Tensor], roots: set[str], on_update: str
+) -> Draft:
+    present = variables_in(draft, others(model.variables, kept))
+    carried = carry_updates(draft, present, targets)
+    told = (carried.problems, carried.words)
+    freeze_variables(carried.draft, present, targets, roots, on_update, model.restoration, *told)
+    carried.check(carried.draft)
+    return carried.draft
 
 
 def _outputs(draft: Draft, targets: list[Tensor], variables: Variables) -> list[Tensor]:

@@ -3,7 +3,7 @@
 1. A call that runs in any case (in no cond, no loop) of a function in which a variable is updated is replaced by the
    nodes of that function, and so are such calls within.
 2. A call runs when all its inputs are there: the nodes of the body that take nothing else of it wait for those.
-3. What cannot be opened is left, and refused when its handles would become values.
+3. What cannot be opened is left to `carried_updates`.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ def _function_of(draft: Draft, node: Any, updating: dict[str, bool]) -> str | No
         name = str(node.op)
     else:
         return None
-    return name if _updates(draft, name, updating) else None
+    return name if updates_variables(draft, name, updating) else None
 
 
-def _updates(draft: Draft, name: str, known: dict[str, bool]) -> bool:
+def updates_variables(draft: Draft, name: str, known: dict[str, bool]) -> bool:
     """Whether function `name`, or one it calls, has an op that may update a variable."""
     function = draft.function(name)
     if name not in known:
@@ -73,4 +73,4 @@ def _updates(draft: Draft, name: str, known: dict[str, bool]) -> bool:
 def _node_updates(draft: Draft, node: Any, known: dict[str, bool]) -> bool:
     functions: Mapping[str, Any] = draft.graph.functions
     names = [item.name for item in called(node)] + ([node.op] if node.op in functions else [])
-    return may_update(draft.graph, node) or any(_updates(draft, name, known) for name in names)
+    return may_update(draft.graph, node) or any(updates_variables(draft, name, known) for name in names)

@@ -33,6 +33,8 @@ _VALUE_FORMS = {
     "AssignAdd": "Add", "AssignAddVariableOp": "Add",
     "AssignSub": "Sub", "AssignSubVariableOp": "Sub",
 }  # fmt: skip
+Problems = dict[str, tuple[str, str]]  # variable to what is not certain of it, and the node
+Words = dict[str, tuple[str, str]]  # node that is not the user's to the user's node it stands for, and what to call it
 _LATE_TYPES = frozenset({DataType.DT_UINT16, DataType.DT_UINT32, DataType.DT_UINT64})  # AddV2 has them, Add has not
 
 
@@ -40,8 +42,21 @@ class Updates:
     """The updates in a draft that has been cut to its fetches."""
 
     def __init__(
-        self, draft: Draft, aliases: Aliases, fetches: Iterable[Tensor], variables: Iterable[Variable]
+        self,
+        draft: Draft,
+        aliases: Aliases,
+        fetches: Iterable[Tensor],
+        variables: Iterable[Variable],
+        *,
+        uncertain: Problems | None = None,
+        words: Words | None = None,
+        told: bool = True,
     ) -> None:
+        """`uncertain`: variables known to have no certain value; `settle` adds those that it finds. `words`: what to
+        call nodes that are not the user's. `told`: say what is done in notes."""
+        self._words = words or {}
+        self._uncertain = {} if uncertain is None else uncertain
+        self._told = told
         self._draft = draft
         self._aliases = aliases
         self._fetches = list(fetches)
@@ -66,13 +81,13 @@ class Updates:
         if not self._updates:
             return {}
         kept, valued = self._that_matter()
-        problems: dict[str, tuple[str, str]] = {}
+        problems = self._uncertain
         sources: dict[tuple[str, int], tuple[str, list[Tensor]]] = {}
-        for variable in sorted({self._variable_of(name) for name in kept}):
+        for variable in sorted({self._variable_of(name) for name in kept} - problems.keys()):
             try:
                 sources.update(self._ordered(variable, kept, valued))
             except _Unordered as problem:
-                problems[variable] = (problem.text, problem.node)
+                problems[variable] = (problem.text, self._owner(problem.node))
         if problems and on_update != "initial":
             raise FreezeError(
                 "\n".join(text for text, _ in problems.values())
@@ -80,7 +95,7 @@ class Updates:
                 nodes={node: text for text, node in problems.values()},
             )
         for variable, (text, _) in problems.items():
-            self._draft.note(f"{text}; the restored value of {variable} is used, as on_update='initial' asks")
+            self._note(f"{text}; the restored value of {variable} is used, as on_update='initial' asks")
         values: dict[str, str] = {}
         for name, access in self._first_accesses().items():
             if name in kept and access.variable not in problems:
@@ -92,6 +107,20 @@ class Updates:
             self._ways.lead(update, node, position, way)
         self._forget_removed()
         return values
+
+    def that_matter(self) -> set[str]:
+        """The updates that the fetches may see."""
+        return self._that_matter()[0]
+
+    def _named(self, name: str) -> str:
+        return self._words[name][1] if name in self._words else f"{name} ({self._draft.nodes[name].op})"
+
+    def _owner(self, name: str) -> str:
+        return self._words[name][0] if name in self._words else name
+
+    def _note(self, text: str) -> None:
+        if self._told:
+            self._draft.note(text)
 
     def _first_accesses(self) -> dict[str, Access]:
         """Updating node to its first input that takes a variable: an optimizer's Apply op takes its slots as well."""
@@ -168,8 +197,8 @@ class Updates:
         way = self._ways.way(access.node, access.position, self._aliases.tensors)
         if way is None:
             raise _Unordered(
-                f"{update} updates {access.variable}, and {access.node} reads it through a Merge; no value can stand "
-                "for it there",
+                f"{self._named(update)} updates {access.variable}, and {access.node} reads it through a Merge; no "
+                "value can stand for it there",
                 update,
             )
         return way
@@ -178,19 +207,19 @@ class Updates:
         node = self._draft.nodes[update.node]
         if node.op not in _VALUE_FORMS:
             raise _Unordered(
-                f"{node.name} ({node.op}) updates {update.variable} and its result is used; no value can stand for it",
+                f"{self._named(node.name)} updates {update.variable} and its result is used; no value can stand for it",
                 node.name,
             )
         if self._contexts.of(update.node).frames:
             raise _Unordered(
-                f"{node.name} ({node.op}) updates {update.variable} in a while loop and "
+                f"{self._named(node.name)} updates {update.variable} in a while loop and "
                 f"{self._reader(update)} uses the variable",
                 node.name,
             )
 
     def _reader(self, update: Access) -> str:
         sites = [use.site or use.access.node for use in self._uses[update.variable] if use.site != update.node]
-        return sites[0] if sites else "its own output"
+        return self._owner(sites[0]) if sites else "its own output"
 
     def _latest(self, access: Access, site: str, context: Context, updates: list[Access]) -> str | None:
         """The update whose value an access takes, None for the restored value."""
@@ -211,22 +240,23 @@ class Updates:
         last = [name for name in before if all(other == name or self._order.before(other, name) for other in before)]
         if not last:
             raise _Unordered(
-                f"{' and '.join(before)} update {access.variable} before {access.node} reads it, in no certain order",
+                f"{' and '.join(map(self._named, before))} update {access.variable} before {self._owner(access.node)} "
+                "reads it, in no certain order",
                 before[0],
             )
         return last[0]
 
     def _unordered(self, update: Access, access: Access, site: str, how: str) -> _Unordered:
-        op = self._draft.nodes[update.node].op
         use = f" for {site}" if site not in ("", access.node) else ""
+        reader = self._owner(access.node)
         return _Unordered(
-            f"{update.node} ({op}) updates {update.variable} and {access.node} reads it{use}, {how}: "
+            f"{self._named(update.node)} updates {update.variable} and {reader} reads it{use}, {how}: "
             "the result is not certain",
             update.node,
         )
 
     def _turn_into_value(self, access: Access) -> None:
-        node = self._draft.nodes[access.node]
+        node, named = self._draft.nodes[access.node], self._named(access.node)
         data = [item for item in node.input if not item.startswith("^")]
         data_type = self._variables[access.variable].data_type
         op = _VALUE_FORMS[node.op]
@@ -236,7 +266,7 @@ class Updates:
         value.input.extend(control_inputs(node))
         value.attr["T"].type = data_type
         self._draft.add(value)
-        self._draft.note(f"{node.name} ({node.op}) is replaced by the value it gives in the first run")
+        self._note(f"{named} is replaced by the value it gives in the first run")
 
     def _drop(self, access: Access, told: bool) -> None:
         node = self._draft.nodes[access.node]
@@ -244,7 +274,7 @@ class Updates:
         takers = [(user, position) for user, position in self._consumers.get(node.name, ())]
         used_as_value = any(not user.input[position].startswith("^") for user, position in takers)
         if not told:
-            self._draft.note(f"{node.name} ({node.op}) is dropped: nothing fetched depends on its update")
+            self._note(f"{self._named(node.name)} is dropped: nothing fetched depends on its update")
         if used_as_value or context.conds or context.frames or (node.name, 0) in self._fetches:
             stand_in = NodeDef(name=node.name, op="Identity", device=node.device)
             stand_in.input.extend([node.input[access.position], *control_inputs(node)])

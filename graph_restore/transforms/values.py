@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,8 @@ from graph_restore.transforms.captures import Captures
 from graph_restore.transforms.draft import Draft, Tensor, control_inputs
 from graph_restore.transforms.hidden import check_nothing_lost
 from graph_restore.transforms.returned import argument_of, is_call
-from graph_restore.transforms.updates import Updates
-from graph_restore.variables import VARIABLE_OPS, Variable, Variables
+from graph_restore.transforms.updates import Problems, Updates, Words
+from graph_restore.variables import VARIABLE_OPS, Variable
 
 _PLAIN = {
     "RefSwitch": "Switch", "RefMerge": "Merge", "RefEnter": "Enter", "RefExit": "Exit",
@@ -35,36 +35,54 @@ _PLAIN = {
 
 def freeze_variables(
     draft: Draft,
-    variables: Variables,
+    variables: list[Variable],
     targets: list[Tensor],
     roots: set[str],
     on_update: str,
     restoration: Restoration | None,
+    uncertain: Problems,
+    words: Words,
 ) -> None:
     """Leave no variable in a draft that has been cut to `roots`; FreezeError for what cannot be frozen. `restoration`:
-    what gave the variables their values."""
-    present = [variable for variable in variables if _is_variable(draft, variable.name)]
-    aliases = find_aliases(draft, present)
-    former = dict(draft.nodes)
-    updates = {access.node for access in aliases.accesses if access.updates}
-    values = Updates(draft, aliases, targets, present).settle(on_update) if updates else {}
-    if updates:
-        draft.keep(draft.ancestors(roots))
-        check_nothing_lost(draft, former, updates - values.keys())
-    needed = [variable for variable in present if variable.name in draft.nodes]
+    what gave the variables their values; `uncertain`: those known to have no certain value; `words`: what to call
+    nodes that are not the user's."""
+    present = {variable.name: variable for variable in variables}
+    aliases = settle_updates(draft, variables, targets, roots, on_update, uncertain, words)
+    needed = [variable for variable in variables if variable.name in draft.nodes]
     _require_values(needed, restoration)
-    read = [variable for variable in present if variable.name in draft.nodes or variable.name in values.values()]
-    if updates:
-        aliases = find_aliases(draft, read, values)  # one that is overwritten first is read, and not needed itself
-    _turn_readers(draft, aliases, {variable.name: variable for variable in read})
+    turn_readers(draft, aliases, present)
     for variable in needed:
         _turn_into_const(draft, variable)
     for name in draft.of_ops(("RefSelect",)):
-        _turn_selection(draft, name, {variable.name: variable for variable in read})
+        _turn_selection(draft, name, present)
     for name in [name for name in draft.of_ops(_PLAIN) if not _stays_reference(draft, draft.nodes[name])]:
         draft.change(name).op = _PLAIN[draft.nodes[name].op]
     if draft.takes_less():
         draft.keep(draft.ancestors(roots))
+
+
+def settle_updates(
+    draft: Draft,
+    variables: Iterable[Variable],
+    targets: Sequence[Tensor],
+    roots: Collection[str],
+    on_update: str,
+    uncertain: Problems,
+    words: Words,
+    told: bool = True,
+) -> Aliases:
+    """Leave no update in a draft that has been cut to `roots` (see `updates`); the aliases of what is only read now."""
+    present = list(variables)
+    aliases = find_aliases(draft, present)
+    updates = {access.node for access in aliases.accesses if access.updates}
+    if not updates:
+        return aliases
+    former = dict(draft.nodes)
+    values = Updates(draft, aliases, targets, present, uncertain=uncertain, words=words, told=told).settle(on_update)
+    draft.keep(draft.ancestors(roots))
+    check_nothing_lost(draft, former, updates - values.keys())
+    read = [variable for variable in present if variable.name in draft.nodes or variable.name in values.values()]
+    return find_aliases(draft, read, values)  # one that is overwritten first is read, and not needed itself
 
 
 def _turn_selection(draft: Draft, name: str, variables: Mapping[str, Variable]) -> None:
@@ -95,8 +113,10 @@ def _stays_reference(draft: Draft, node: Any) -> bool:
         return False
 
 
-def _is_variable(draft: Draft, name: str) -> bool:
-    return name in draft.nodes and draft.nodes[name].op in VARIABLE_OPS
+def variables_in(draft: Draft, variables: Iterable[Variable]) -> list[Variable]:
+    """Those of the variables that a draft still has, and as variables."""
+    names = set(draft.of_ops(VARIABLE_OPS))
+    return [variable for variable in variables if variable.name in names]
 
 
 def _require_values(needed: list[Variable], restoration: Restoration | None) -> None:
@@ -151,7 +171,7 @@ def _turn_into_const(draft: Draft, variable: Variable) -> None:
     draft.payloads[("", variable.name)] = variable.value
 
 
-def _turn_readers(draft: Draft, aliases: Aliases, variables: Mapping[str, Variable]) -> None:
+def turn_readers(draft: Draft, aliases: Aliases, variables: Mapping[str, Variable]) -> None:
     """Give every node that takes or passes a handle or reference its form for plain tensors."""
     calls: dict[str, dict[int, int]] = {}
     for access in aliases.accesses:
