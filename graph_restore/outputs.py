@@ -15,7 +15,7 @@ from graph_restore.formats.meta_graph import encode_meta_graph
 from graph_restore.formats.saved_model import SERVE, new_directory, write_saved_model_files
 from graph_restore.model import Model
 from graph_restore.slices import TensorSlice, join
-from graph_restore.storage.output import AtomicFile, Progress
+from graph_restore.storage.output import AtomicFile, Progress, refuse_special
 from graph_restore.tensors import LazyTensor
 from graph_restore.transforms.collections import with_collections
 from graph_restore.transforms.prepare import prepare
@@ -93,6 +93,7 @@ def write_meta_graph(
     Raises RestoreError when variables are there and none has a value, GraphRestoreError when files are there already.
     """
     prefix = path.removesuffix(".meta")
+    refuse_special(path, "a MetaGraph and its checkpoint are several files")
     if len(model.variables) and all(variable.value is None for variable in model.variables):
         raise RestoreError(f"{model.source}: none of its variables has a value; restore or initialize the model first")
     ready = _ready(model, keep_devices)

@@ -470,15 +470,75 @@ def test_what_a_saved_model_is_made_of_is_not_replaced(name: str, tmp_path: Path
     assert len(gr.load(saved / name).variables) == 0
 
 
-def test_devices_and_pipes_stay_and_links_are_followed(tmp_path: Path) -> None:
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    result = call("freeze", META, "--fetches", "y", "-o", str(pipe))
-    assert result.exit_code == 1 and f"{pipe}: is no regular file" in result.stderr
-    assert pipe.is_fifo()
+def test_links_are_followed(tmp_path: Path) -> None:
     (tmp_path / "link.pb").symlink_to(tmp_path / "frozen.pb")
     assert call("freeze", META, "--fetches", "y", "-o", str(tmp_path / "link.pb")).exit_code == 0
     assert (tmp_path / "link.pb").is_symlink() and (tmp_path / "frozen.pb").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["freeze", META, "--fetches", "y"],
+        ["freeze", META, "--fetches", "y", "--format", "memmapped"],
+        ["freeze", META, "--fetches", "y", "--format", "graph_def_text"],
+        ["export", META, "--format", "graph_def"],
+    ],
+)
+def test_one_file_is_written_into_a_pipe(arguments: list[str], tmp_path: Path) -> None:
+    """As cp would: the pipe stays a pipe, what is read from it is the file, and nothing else goes to stdout."""
+    pipe, frozen = tmp_path / "pipe", tmp_path / "frozen.pb"
+    os.mkfifo(pipe)
+    assert call(*arguments, "-o", str(frozen)).exit_code == 0
+    with subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE) as reader:
+        result = call(*arguments, "-o", str(pipe))
+        assert result.exit_code == 0 and not result.stdout and "wrote" in result.stderr
+        assert reader.communicate()[0] == frozen.read_bytes()
+    assert pipe.is_fifo() and {path.name for path in tmp_path.iterdir()} == {"pipe", "frozen.pb"}
+
+
+def test_dev_null_takes_one_file_and_stays_what_it_is() -> None:
+    before = set(os.listdir("/dev"))
+    result = call("freeze", META, "--fetches", "y", "-o", "/dev/null")
+    assert result.exit_code == 0 and "wrote      /dev/null, 7 nodes" in result.stderr
+    result = call("freeze", META, "--fetches", "y", "-o", "/dev/null", "--verify")
+    assert result.exit_code == 1 and "/dev/null keeps nothing that could be verified" in result.stderr
+    assert Path("/dev/null").is_char_device() and set(os.listdir("/dev")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["export", META, "--format", "checkpoint", "--force"], "a checkpoint is several files"),
+        (["export", META, "--format", "meta_graph", "--force"], "a MetaGraph and its checkpoint are several files"),
+        (["export", META, "--format", "saved_model", "--fetches", "y", "--force"], "a SavedModel is a directory"),
+        (["freeze", META, "--format", "saved_model", "--fetches", "y", "--force"], "a SavedModel is a directory"),
+        (["checkpoint", "convert", str(LINEAR / "model.ckpt"), "--force"], "a checkpoint is several files"),
+    ],
+)
+def test_several_files_are_not_made_beside_a_pipe(arguments: list[str], what: str, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    result = call(*arguments, "-o", str(pipe))
+    assert result.exit_code == 1 and f"{pipe} is a device or a pipe, and {what}: give a name" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"] and pipe.is_fifo()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["verify", META, META, "--feeds", "no.npz"],
+        ["verify", META, "no.pb"],
+        ["verify", META, META, "--fetches", "nonsense"],
+        ["freeze", META, "--fetches", "y", "-o", "never.pb", "--verify-feeds", "no.npz"],
+        ["freeze", META, "--fetches", "nonsense", "-o", "never.pb", "--verify"],
+    ],
+)
+def test_what_is_wrong_is_said_before_tensorflow_is_imported(arguments: list[str]) -> None:
+    code = "import sys; sys.modules['tensorflow'] = None; from graph_restore.cli.main import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert done.returncode == 1 and re.search("no.npz|no.pb|nonsense", done.stderr), done.stderr
+    assert "TensorFlow" not in done.stderr and not Path("never.pb").exists()
 
 
 def test_a_directory_is_never_overwritten(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from graph_restore.checkpoint.install import existing_files, staging
 from graph_restore.checkpoint.objects import OBJECT_GRAPH_KEY
 from graph_restore.checkpoint.opening import Tensors, files_of, load_tensors
 from graph_restore.errors import GraphRestoreError, warn
-from graph_restore.storage.output import Progress, local_path
+from graph_restore.storage.output import Progress, is_stream, local_path, refuse_special
 
 _WRITERS = {".npz": ("npz", "write_npz"), ".safetensors": ("safetensors", "write_safetensors")}  # module, function
 _FILES = re.compile(r"\.(?:index|meta|data-\d{5}-of-\d{5})$")
@@ -120,7 +120,7 @@ def _existing(output: str, kind: str, version: int) -> list[str]:
         return existing_files(output, version)
     if kind == "directory":
         return [os.path.join(output, name) for name in sorted(os.listdir(output))] if os.path.isdir(output) else []
-    return [output] if os.path.lexists(output) else []
+    return [output] if os.path.lexists(output) and not is_stream(output) else []
 
 
 def _fill(directory: str, tensors: Tensors, progress: Progress | None) -> None:
@@ -128,6 +128,7 @@ def _fill(directory: str, tensors: Tensors, progress: Progress | None) -> None:
     from graph_restore.checkpoint.npy import write_directory
 
     place = directory.rstrip("/" + os.sep) or directory
+    refuse_special(place, "a file is made for each tensor")
     if os.path.isdir(place):
         write_directory(tensors, place, progress)
         return

@@ -13,7 +13,7 @@ from graph_restore.checkpoint.write_plan import divide, make_pieces
 from graph_restore.checkpoint.write_v1 import check_pieces, write_tables
 from graph_restore.checkpoint.write_v2 import write_bundle
 from graph_restore.errors import GraphRestoreError
-from graph_restore.storage.output import Progress, local_path
+from graph_restore.storage.output import Progress, local_path, refuse_special
 
 
 def save_checkpoint(
@@ -48,6 +48,7 @@ def save_checkpoint(
     later), GraphRestoreError when a checkpoint is there already, CorruptionError when a checksum is wrong.
     """
     path = local_path(prefix)
+    refuse_special(path, "a checkpoint is several files")
     if version not in (1, 2):
         raise ValueError(f"checkpoints have version 1 or 2, found {version!r}")
     if version == 1 and not os.path.basename(path):

@@ -50,6 +50,7 @@ def command(
     """
     from graph_restore.cli.loading import load_restored
     from graph_restore.cli.output import refuse_to_overwrite, write
+    from graph_restore.storage.output import is_stream
 
     form = form or ("meta_graph" if output.endswith(".meta") else None)
     given = {name: choices.pop(name) for name in _OF_SAVED_MODEL}
@@ -69,16 +70,16 @@ def command(
         for text in (*(told.notes if told else ()), *(told.changes() if told else ()), *restored.notes):
             note(text)
         write(restored, output, form, **more)
-    click.echo(f"wrote {_written(output, form)}")
+    click.echo(f"wrote {_written(output, form)}", err=is_stream(output))
 
 
 def _written(output: str, form: str | None) -> str:
     """What was written, and its size."""
     from graph_restore.checkpoint.install import existing_files
-    from graph_restore.cli.output import total_size
+    from graph_restore.cli.output import sized, total_size
 
     if form not in ("meta_graph", "checkpoint"):
-        return f"{output}, {total_size(output):,} bytes"
+        return sized(output)
     prefix = output.removesuffix(".meta") if form == "meta_graph" else output
     names = [*([f"{prefix}.meta"] if form == "meta_graph" else []), *existing_files(prefix, 2)]
     return f"{', '.join(names)}: {sum(map(total_size, names)):,} bytes"

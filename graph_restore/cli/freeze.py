@@ -64,11 +64,22 @@ def command(
     \b
     Example: graph-restore freeze run/model.ckpt-1000.meta --fetches softmax -o frozen.pb
     """
-    from graph_restore.cli.output import refuse_header, refuse_to_overwrite, report, write, write_kept, write_ops_header
+    from graph_restore.cli.output import (
+        refuse_header,
+        refuse_to_overwrite,
+        refuse_to_verify,
+        report,
+        write,
+        write_kept,
+        write_ops_header,
+    )
 
     if form is None and output.endswith(".meta"):
         form = "graph_def"  # a frozen graph has nothing that a MetaGraph is for
     with notes() as note:
+        feeds = _feeds(verify_feeds)
+        if verify or feeds is not None:
+            refuse_to_verify(output)
         before, frozen = _frozen(model, checkpoint, tags, choices)
         if not force and form != "saved_model":  # which sees to a directory that is there when it is written
             refuse_to_overwrite(output, before)
@@ -77,7 +88,6 @@ def command(
             note(text)
         if ops_header is not None and not force:
             refuse_header(ops_header, output)
-        feeds = _feeds(verify_feeds)
         kept = write_kept(frozen, kept_checkpoint or os.path.splitext(output)[0], force)
         write(frozen, output, form, **({"overwrite": force} if form == "saved_model" else {}))
         if ops_header is not None:

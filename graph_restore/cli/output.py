@@ -13,7 +13,7 @@ from graph_restore.cli.tables import described, rows
 from graph_restore.errors import GraphRestoreError, TensorFlowRequiredError
 from graph_restore.model import Model
 from graph_restore.recognise import recognise
-from graph_restore.storage.output import AtomicFile
+from graph_restore.storage.output import AtomicFile, is_stream
 from graph_restore.storage.source import FileSource
 from graph_restore.summary import frozen_variables, placeholders
 
@@ -86,11 +86,22 @@ def refuse_header(path: str, output: str) -> None:
         )
 
 
+def refuse_to_verify(path: str) -> None:
+    """GraphRestoreError where what is written to `path` cannot be read again, to be compared with the model."""
+    if is_stream(path):
+        raise GraphRestoreError(f"{path} keeps nothing that could be verified; write to a file, or leave --verify out")
+
+
 def total_size(path: str) -> int:
     """The bytes of a file, or of all files in a directory."""
     if not os.path.isdir(path):
         return os.path.getsize(path)
     return sum(os.path.getsize(os.path.join(folder, name)) for folder, _, names in os.walk(path) for name in names)
+
+
+def sized(path: str) -> str:
+    """A path and how much was written there, which a device does not tell."""
+    return path if is_stream(path) else f"{path}, {total_size(path):,} bytes"
 
 
 def write_kept(frozen: Model, prefix: str, overwrite: bool) -> str | None:
@@ -104,10 +115,11 @@ def write_kept(frozen: Model, prefix: str, overwrite: bool) -> str | None:
 
 
 def report(before: Model, frozen: Model, path: str, kept: str | None = None, *, inline: bool = True) -> None:
-    """Print what was done; `kept`: the checkpoint of the variables that were kept; `inline`: how tables are filled."""
+    """Print what was done, to stderr where the model itself may go to stdout; `kept`: the checkpoint of the variables
+    that were kept; `inline`: how tables are filled."""
     variables = frozen_variables(before, frozen)
     facts = {
-        "wrote": f"{path}, {total_size(path):,} bytes, {len(frozen.graph.graph_def.node)} nodes",
+        "wrote": f"{sized(path)}, {len(frozen.graph.graph_def.node)} nodes",
         "fetches": ", ".join(frozen.fetches) or "none",
         "feeds": ", ".join(described(tensor) for tensor in placeholders(frozen)) or "none",
         "variables": f"{len(variables)} frozen, {_others(before, frozen, len(variables))}",
@@ -117,7 +129,8 @@ def report(before: Model, frozen: Model, path: str, kept: str | None = None, *, 
     if frozen.init_op is not None:
         need = "need not be run: look-ups fill their tables" if inline else "to be run once before the first fetch"
         facts["init_op"] = f"{frozen.init_op}, {need}"
-    sys.stdout.writelines(line + "\n" for line in rows(facts.items()))
+    stream = sys.stderr if is_stream(path) else sys.stdout
+    stream.writelines(line + "\n" for line in rows(facts.items()))
 
 
 def _others(before: Model, frozen: Model, number: int) -> str:

@@ -40,9 +40,9 @@ def command(
     Example: graph-restore script run/model.ckpt-1000.meta --to tf2 --fetches softmax -o train.py
     """
     from graph_restore.script import migration_script
-    from graph_restore.storage.output import AtomicFile
+    from graph_restore.storage.output import AtomicFile, is_stream
 
-    if output is not None and os.path.exists(output) and not force:
+    if output is not None and os.path.exists(output) and not (force or is_stream(output)):
         raise click.ClickException(f"{output} is there already; write somewhere else, or pass --force")
     with notes():
         text = migration_script(
@@ -53,4 +53,4 @@ def command(
         return
     with AtomicFile(output) as file:
         file.write(text.encode())
-    click.echo(f"wrote {output}")
+    click.echo(f"wrote {output}", err=is_stream(output))

@@ -30,7 +30,7 @@ from graph_restore.names import node_of
 from graph_restore.protos import CollectionDef, SignatureDef
 from graph_restore.storage.extent import Extent
 from graph_restore.storage.files import is_file, open_source
-from graph_restore.storage.output import AtomicFile, Progress
+from graph_restore.storage.output import AtomicFile, Progress, refuse_special
 from graph_restore.storage.source import Source
 from graph_restore.tensor_proto import concatenated, message_field
 
@@ -114,6 +114,7 @@ def _make_beside(path: str) -> str:
 
 
 def _refuse_existing(path: str, overwrite: bool) -> None:
+    refuse_special(path, "a SavedModel is a directory")
     if not os.path.lexists(path) or (os.path.isdir(path) and not os.listdir(path)):
         return
     if overwrite and os.path.isdir(path) and find_saved_model(path) is not None:

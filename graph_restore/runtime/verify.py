@@ -59,16 +59,16 @@ def verify(
     anything is run where it has ops that touch files or run code, unless `allow_unsafe_ops`; NodeNotFoundError for
     fetches that are not in both; and what `load` and `restore` raise.
     """
-    tensorflow()
-    folder = None if asset_dir is None else os.fspath(asset_dir)
+    given, folder = _given(feeds), None if asset_dir is None else os.fspath(asset_dir)
     first, second = _with_values(original, checkpoint), _with_values(result, None)
     names = _fetches(first, second, fetches)
-    plan = plan_feeds(first.graph, second.graph, names, _given(feeds), dict(shapes or {}))
+    plan = plan_feeds(first.graph, second.graph, names, given, dict(shapes or {}))
     first = cut(first, names, [feed.first for feed in plan.feeds if feed.first], folder)
     second = cut(second, names, [feed.second for feed in plan.feeds if feed.second], folder)
     if not allow_unsafe_ops:
         refuse_unsafe(first, names, [feed.first for feed in plan.feeds if feed.first], folder)
         refuse_unsafe(second, names, [feed.second for feed in plan.feeds if feed.second], folder)
+    tensorflow()  # whose import takes seconds: whatever is wrong with the arguments was said by now
     first, second, notes = _seeded(first, second)
     fed, there, expected = _run_first(first, names, plan)
     found = run_once(second, names, there)

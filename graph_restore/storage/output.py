@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and bytes copied from file to file.
 
-Written under a temporary name beside the target, synced, then renamed: a failure leaves what was there before.
+Written under a temporary name beside the target, synced, then renamed: a failure leaves what was there before. Only a
+terminal, a pipe, /dev/null and their like are written to as they are: there is nothing to keep, and they must stay.
 """
 
 from __future__ import annotations
@@ -8,11 +9,12 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from types import TracebackType
 
-from graph_restore.errors import UnsupportedFormatError
+from graph_restore.errors import GraphRestoreError, UnsupportedFormatError
 from graph_restore.storage.extent import Extent
 from graph_restore.storage.source import Source
 
@@ -35,8 +37,27 @@ def local_path(path: str | os.PathLike[str]) -> str:
     return name
 
 
+def is_stream(path: str) -> bool:
+    """Whether what is written to `path` goes on its way and is no file: a pipe, a terminal, /dev/null."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)
+
+
+def refuse_special(path: str, made: str) -> None:
+    """GraphRestoreError where `path` is a device, a pipe or a socket, beside which what is `made` cannot be meant."""
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise GraphRestoreError(
+            f"{path} is a device or a pipe, and {made}: give a name on a disk. (A graph in one file, such as a .pb, "
+            "can be written to it.)"
+        )
+
+
 class AtomicFile:
-    """A file being written; it takes its name when the `with` block ends without an error.
+    """A file being written; it takes its name when the `with` block ends without an error. A pipe or a device of
+    characters is written to at once.
 
     `progress`, when given, is called with the number of bytes just written.
     """
@@ -48,13 +69,17 @@ class AtomicFile:
         self._buffer = bytearray()
         self._sources: set[Source] = set()
         self._written = self._on_its_way = 0
-        self._target = _regular(os.path.realpath(self.path), self.path)
+        self._is_stream = is_stream(self.path)
+        self._target = self.path if self._is_stream else _regular(os.path.realpath(self.path), self.path)
         self._descriptor, self._temporary = -1, ""
         self._splices = hasattr(os, "copy_file_range")
 
     def __enter__(self) -> AtomicFile:
         try:
-            self._open_beside(self._target)
+            if self._is_stream:
+                self._descriptor = os.open(self._target, os.O_WRONLY | getattr(os, "O_CLOEXEC", 0))
+            else:
+                self._open_beside(self._target)
         except BaseException:  # a signal may come at any moment
             self._discard()
             raise
@@ -151,9 +176,12 @@ class AtomicFile:
 
     def _commit(self) -> None:
         self._flush()
-        os.fsync(self._descriptor)
+        if not self._is_stream:
+            os.fsync(self._descriptor)
         for source in self._sources:
             source.check_unchanged()
+        if self._is_stream:
+            return
         os.replace(self._temporary, self._target)
         folder = os.open(os.path.dirname(self._target), os.O_RDONLY)
         try:
@@ -192,7 +220,7 @@ class AtomicFile:
 
 
 def _regular(path: str, given: str) -> str:
-    """`path`, when a file can take its place; OSError for a directory, a device or a pipe, which must stay, and when
+    """`path`, when a file can take its place; OSError for a directory, a disk or a socket, which must stay, and when
     what was `given` can only be the name of a directory."""
     if os.path.isdir(path) or given.endswith(os.sep):
         raise IsADirectoryError(errno.EISDIR, "is a directory; give the name of a file to write", given)

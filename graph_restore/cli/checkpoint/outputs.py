@@ -59,12 +59,13 @@ def layout(output: str, choices: Mapping[str, Any]) -> dict[str, Any]:
 def write(tensors: Mapping[str, LazyTensor], output: str, sources: list[str], choices: Mapping[str, Any]) -> None:
     """Write, with a bar where that is of use, and say what was written."""
     from graph_restore.checkpoint.conversion import for_format, output_format, write_tensors
+    from graph_restore.storage.output import is_stream
 
     options = layout(output, choices)
     tensors = for_format(tensors, output_format(output))
     with bar(size_of(tensors)) as advance:
         path = write_tensors(tensors, output, sources=sources, overwrite=choices["force"], progress=advance, **options)
-    click.echo(wrote(path, tensors))
+    click.echo(wrote(path, tensors), err=is_stream(path))
 
 
 @contextmanager
