@@ -6,6 +6,7 @@ Expected values are the corpus's oracles, numpy's own readers, or bytes written 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import random
@@ -375,8 +376,9 @@ def test_npz_and_npy_are_what_numpy_reads(one: Case, tmp_path: Path) -> None:
                 for found in (archive[name], np.load(folder / file_name(name), allow_pickle=False)):
                     found = found.astype(object) if found.dtype.kind == "S" else found
                     assert same_values(found, as_numpy_has_it(value)), name
-        back = load_tensors(tmp_path / "all.npz")
-        assert compare(back, held({name: as_numpy_has_it(value) for name, value in values.items()})).none
+        for written in (tmp_path / "all.npz", folder):
+            back = load_tensors(written)
+            assert compare(back, held({name: as_numpy_has_it(value) for name, value in values.items()})).none
 
 
 def decode_safetensors(path: Path) -> dict[str, tuple[str, list[int], bytes]]:
@@ -579,10 +581,50 @@ def test_directories_are_never_left(tmp_path: Path) -> None:
     write_tensors(held({name: np.full(1, number) for number, name in enumerate(HOSTILE)}), f"{folder}/")
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) == len(HOSTILE) and all(folder in path.parents for path in files)
+    back = load_tensors(folder)
+    assert sorted(back) == sorted(HOSTILE)
     for number, name in enumerate(HOSTILE):
-        assert np.load(folder / file_name(name))[0] == number
+        assert np.load(folder / file_name(name))[0] == number == back[name].read()[0]
     with pytest.raises(UnsupportedFormatError, match="too long"):
         file_name("x" * 300)
+
+
+def test_a_directory_of_numpy_files_of_another_program(tmp_path: Path) -> None:
+    (tmp_path / "conv").mkdir()
+    np.save(tmp_path / "conv" / "kernel.npy", np.asfortranarray(np.arange(6, dtype=">f4").reshape(2, 3)))
+    np.save(tmp_path / "words.npy", np.array(["oak", "élm"]))
+    (tmp_path / "README.txt").write_text("other files are no tensors")
+    convert(tmp_path, tmp_path / "new" / "model.ckpt")
+    back = load_checkpoint(tmp_path / "new" / "model.ckpt")
+    assert back["conv/kernel"].read().tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert back["words"].read().tolist() == [b"oak", "élm".encode()]
+    with pytest.raises(GraphRestoreError, match="holds the source, .*npy, which is never changed"):
+        convert(tmp_path, f"{tmp_path}/", overwrite=True)
+    (tmp_path / "conv%2Fkernel.npy").write_bytes((tmp_path / "conv" / "kernel.npy").read_bytes())
+    with pytest.raises(FormatError, match="two files are named as tensor 'conv/kernel'"):
+        load_tensors(tmp_path)
+
+
+_NPY = io.BytesIO()
+np.save(_NPY, np.arange(3.0))
+DAMAGED_NPY = {
+    "empty": b"",
+    "another file": b"PK\x03\x04 something else altogether",
+    "cut in the header": _NPY.getvalue()[:40],
+    "cut in the data": _NPY.getvalue()[:-1],
+    "one byte more": _NPY.getvalue() + b"x",
+    "no dict": _NPY.getvalue()[:10] + b"[" * (len(_NPY.getvalue()) - 10),
+    "a pickle": _NPY.getvalue().replace(b"'<f8'", b"'|O' "),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED_NPY)
+def test_damaged_numpy_files_are_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / "fine.npy").write_bytes(_NPY.getvalue())
+    assert load_tensors(tmp_path)["fine"].read().tolist() == [0, 1, 2]
+    (tmp_path / "damaged.npy").write_bytes(DAMAGED_NPY[name])
+    with pytest.raises(FormatError, match="damaged.npy"):
+        load_tensors(tmp_path)
 
 
 def test_links_do_not_lead_out_of_a_directory(tmp_path: Path) -> None:

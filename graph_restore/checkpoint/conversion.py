@@ -110,6 +110,10 @@ def _check_free(output: str, kind: str, version: int, overwrite: bool, sources: 
     for path in there:
         if kind != "directory" and os.path.realpath(path) in kept:
             raise GraphRestoreError(f"{output} is the source itself, which is never changed; write to another place")
+    inside = os.path.join(os.path.realpath(output), "")
+    own = [path for path in kept if kind == "directory" and path.endswith(".npy") and path.startswith(inside)]
+    if own:
+        raise GraphRestoreError(f"{output} holds the source, {own[0]}, which is never changed; write to another place")
     if there and not overwrite:
         more = f" and {len(there) - 1} more are" if len(there) > 1 else " is"
         raise GraphRestoreError(f"{there[0]}{more} there already; pass overwrite=True to replace it")

@@ -7,26 +7,22 @@ Pickled objects are refused.
 from __future__ import annotations
 
 import errno
-import io
 import os
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import IO, Any
 
-from graph_restore.arrays import np
 from graph_restore.checkpoint.npy import check_tensors, npy_length, npy_parts
-from graph_restore.dtypes import DataType, from_numpy
+from graph_restore.checkpoint.npy_arrays import npy_facts, npy_tensor
 from graph_restore.errors import CorruptionError, FormatError, UnsupportedFormatError, warn
 from graph_restore.storage import files
 from graph_restore.storage.extent import Extent
 from graph_restore.storage.output import AtomicFile, Progress
 from graph_restore.storage.reader import as_file
 from graph_restore.storage.source import CHUNK
-from graph_restore.tensors import LazyTensor, StringTensor
+from graph_restore.tensors import LazyTensor
 
 _DEFLATE_AT_MOST = 1032  # bytes that one deflated byte can stand for
-_MAX_HEADER = 1 << 16
 _SUFFIX = ".npy"
 
 
@@ -50,7 +46,7 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, LazyTensor]:
             if key in tensors:
                 raise FormatError(f"two members are named {info.filename!r}", path=name)
             _check_member(info, name, size)
-            tensors[key] = _tensor(_Member(archive, info, name), key)
+            tensors[key] = npy_tensor(_Member(archive, info, name), key)
     return tensors
 
 
@@ -84,7 +80,7 @@ class _Member:
     def __init__(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: str) -> None:
         self._archive, self._info, self.path = archive, info, path
         with archive.open(info) as file:
-            shape, self.fortran_order, self.dtype = _header(file, info.filename, path)
+            shape, self.fortran_order, self.dtype = npy_facts(file, info.filename, path)
             self.shape: tuple[int, ...] = tuple(int(size) for size in shape)
             self._start = file.tell()
         self.length = info.file_size - self._start
@@ -95,81 +91,6 @@ class _Member:
             file.read(self._start)
             while chunk := file.read(CHUNK):
                 yield chunk
-
-
-def _header(file: IO[bytes], name: str, path: str) -> tuple[Sequence[int], bool, np.dtype[Any]]:
-    """(shape, whether column-major, dtype); the length is capped before numpy reads it."""
-    start = file.read(8)
-    width = 2 if start[6:7] == b"\x01" else 4
-    length = file.read(width)
-    count = int.from_bytes(length, "little")
-    if start[:6] != b"\x93NUMPY" or count > _MAX_HEADER:
-        raise FormatError(f"{name!r} is no .npy file", path=path)
-    header = io.BytesIO(start + length + file.read(count))
-    version = np.lib.format.read_magic(header)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    found: tuple[Sequence[int], bool, np.dtype[Any]] = read(header)
-    return found
-
-
-def _tensor(member: _Member, name: str) -> LazyTensor:
-    if member.dtype.kind == "O":
-        raise UnsupportedFormatError(f"array {name!r} is a pickle of Python objects, not read here", path=member.path)
-    try:
-        kind = from_numpy(member.dtype)
-    except ValueError as error:
-        raise UnsupportedFormatError(f"array {name!r}: {error}", path=member.path) from None
-    tensor = NpzStrings(name, member) if kind is DataType.DT_STRING else NpzTensor(name, kind, member)
-    expected = tensor.size * member.dtype.itemsize
-    if expected != member.length:
-        raise CorruptionError(
-            f"array {name!r} has a wrong length", path=member.path, expected=expected, found=member.length
-        )
-    return tensor
-
-
-class NpzTensor(LazyTensor):
-    """Numbers of a .npz file, turned to little-endian and row-major; column-major ones are assembled in memory."""
-
-    def __init__(self, name: str, kind: DataType, member: _Member) -> None:
-        super().__init__(name, kind, member.shape)
-        self._member = member
-
-    def parts(self) -> Iterator[Extent | bytes]:
-        member = self._member
-        if member.fortran_order and len(self.shape) > 1:
-            stored = np.frombuffer(b"".join(member.chunks()), member.dtype)
-            yield stored.reshape(self.shape, order="F").astype(self.dtype).tobytes()
-            return
-        for items in _items(member):
-            yield items.tobytes() if member.dtype == self.dtype else items.astype(self.dtype).tobytes()
-
-
-class NpzStrings(StringTensor):
-    """Byte strings or text of a .npz file, without the zeros that numpy pads them with."""
-
-    def __init__(self, name: str, member: _Member) -> None:
-        super().__init__(name, DataType.DT_STRING, member.shape)
-        self._member = member
-
-    def strings(self, verify: bool = True) -> Iterator[bytes]:
-        member = self._member
-        if member.fortran_order and len(self.shape) > 1:
-            stored = np.frombuffer(b"".join(member.chunks()), member.dtype)
-            rows: Iterator[Any] = iter([stored.reshape(self.shape, order="F").ravel()])
-        else:
-            rows = _items(member)
-        for items in rows:
-            yield from (item.encode() if isinstance(item, str) else item for item in items.tolist())
-
-
-def _items(member: _Member) -> Iterator[np.ndarray[Any, Any]]:
-    rest, width = b"", member.dtype.itemsize
-    for chunk in member.chunks() if width else ():
-        data = rest + chunk
-        whole = len(data) - len(data) % width
-        rest = data[whole:]
-        yield np.frombuffer(data[:whole], member.dtype)
 
 
 class _Sink:

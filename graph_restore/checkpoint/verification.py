@@ -63,7 +63,7 @@ def verify_checkpoint(path: str | os.PathLike[str], progress: Progress | None = 
     UnsupportedFormatError for a .npz or .safetensors file.
     """
     if weights_format(files.plain_path(path)) is not None:
-        raise UnsupportedFormatError("only checkpoints have checksums to verify; this file has none", path=str(path))
+        raise UnsupportedFormatError("only checkpoints have checksums to verify; these files have none", path=str(path))
     found = find_checkpoint(path)
     result = Verification(found.prefix, found.version)
     start = time.perf_counter()

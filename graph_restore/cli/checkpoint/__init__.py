@@ -17,8 +17,8 @@ class _Verbs(Verbs):
 def command() -> None:
     """Look at checkpoints, compare, convert, edit and verify them.
 
-    CHECKPOINT is a prefix, any of its files, its directory, or a .npz or .safetensors file; also inside an
-    archive (run.zip/model.ckpt) or in a store (s3://bucket/run/model.ckpt). Nothing is edited in place.
+    CHECKPOINT is a prefix, any of its files, its directory, a .npz or .safetensors file, or a directory of .npy files;
+    also inside an archive (run.zip/model.ckpt) or in a store (s3://bucket/run/model.ckpt). Nothing is edited in place.
 
     \b
     Example: graph-restore checkpoint ls run/model.ckpt-1000 'conv*' --stats
