@@ -144,8 +144,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(flags: Any) -> None:
     from graph_restore.cli.freeze_graph_flags import MODELS
-    from graph_restore.cli.output import refuse_to_overwrite, report, write
+    from graph_restore.cli.output import report, write
     from graph_restore.freeze_request import Request, frozen, listed, read_saver
+    from graph_restore.overwriting import refuse_to_overwrite
 
     request = Request(
         {name: getattr(flags, name) for name in MODELS},
@@ -160,20 +161,21 @@ def _run(flags: Any) -> None:
         clear_devices=flags.clear_devices,
     )
     before, after = frozen(request)
-    refuse_to_overwrite(flags.output_graph, before, "; write somewhere else, or remove it first")
+    refuse_to_overwrite(flags.output_graph, before)
     write(after, flags.output_graph, "graph_def")
     report(before, after, flags.output_graph)
 
 
 def _returned(request: Request, path: str | None) -> Any:
     """The GraphDef that is asked for, written to `path` if there is one."""
-    from graph_restore.cli.output import refuse_to_overwrite, write
+    from graph_restore.api import export
     from graph_restore.freeze_request import frozen
+    from graph_restore.overwriting import refuse_to_overwrite
 
     before, after = frozen(request)
     if path:
-        refuse_to_overwrite(path, before, "; write somewhere else, or remove it first")
-        write(after, path, "graph_def")
+        refuse_to_overwrite(path, before)
+        export(after, path, "graph_def")
     return after.graph.materialize()
 
 

@@ -32,7 +32,7 @@ LAYERS = (
     {"formats", "transforms"},
     {"outputs"},
     {"api"},
-    {"runtime", "convert", "summary", "freeze_request", "op_report"},
+    {"runtime", "convert", "summary", "freeze_request", "op_report", "overwriting"},
     {"cpp", "events", "script"},
     {"cli"},
     {"freeze_graph", "__main__"},

@@ -24,10 +24,10 @@ _OF_SAVED_MODEL = ("fetches", "feeds", "whole_graph", "asset_dir")
 @click.option("--whole-graph", is_flag=True, help="Keep what no signature needs.")
 @options.tags
 @options.of_restore
-@click.option("--initialize", is_flag=True, help="First values for variables without a tensor.")
-@click.option("--asset-dir", metavar="DIR", help="Where vocabulary files lie now.")
+@options.initialize
+@options.asset_dir
 @click.option("--upgrade-variables", is_flag=True, help="Reference variables as resource ones.")
-@click.option("--keep-devices", is_flag=True, help="Leave device placements in.")
+@options.keep_devices
 @click.option("--force", is_flag=True, help="Replace a SavedModel or checkpoint.")
 def command(
     model: str,
@@ -49,7 +49,8 @@ def command(
     Example: graph-restore export run/model.ckpt.meta -o served --format saved_model --fetches y
     """
     from graph_restore.cli.loading import load_restored
-    from graph_restore.cli.output import refuse_to_overwrite, write
+    from graph_restore.cli.output import write
+    from graph_restore.overwriting import refuse_to_overwrite
     from graph_restore.storage.output import is_stream
 
     form = form or ("meta_graph" if output.endswith(".meta") else None)
@@ -65,7 +66,7 @@ def command(
 
             restored = upgrade_variables(restored)
         if not force and form not in ("saved_model", "meta_graph", "checkpoint"):  # which see to it as they write
-            refuse_to_overwrite(output, restored)
+            refuse_to_overwrite(output, restored, options.OR_FORCE)
         told = restored.restoration
         for text in (*(told.notes if told else ()), *(told.changes() if told else ()), *restored.notes):
             note(text)

@@ -25,13 +25,13 @@ FORMATS = ("graph_def", "graph_def_text", "memmapped", "saved_model")
 @click.option("--inference", is_flag=True, help="Batch norm and dropout as in use, not training.")
 @options.tags
 @options.of_restore
-@click.option("--initialize", is_flag=True, help="First values for variables without a tensor.")
+@options.initialize
 @click.option("--on-update", type=click.Choice(["error", "initial"]), default="error", metavar="HOW",
               help="Updates of what is read: error, or initial.")  # fmt: skip
 @click.option("--tables", type=click.Choice(["inline", "init_op"]), default="inline", metavar="HOW",
               help="Filled by: inline, or init_op.")  # fmt: skip
-@click.option("--asset-dir", metavar="DIR", help="Where vocabulary files lie now.")
-@click.option("--keep-devices", is_flag=True, help="Leave device placements in.")
+@options.asset_dir
+@options.keep_devices
 @click.option("--precision", type=click.Choice(["float16", "bfloat16"]), metavar="TYPE",
               help="Store weights as float16 or bfloat16.")  # fmt: skip
 @options.names("--keep-variables", help="These stay variables: names or globs.")
@@ -64,15 +64,8 @@ def command(
     \b
     Example: graph-restore freeze run/model.ckpt-1000.meta --fetches softmax -o frozen.pb
     """
-    from graph_restore.cli.output import (
-        refuse_header,
-        refuse_to_overwrite,
-        refuse_to_verify,
-        report,
-        write,
-        write_kept,
-        write_ops_header,
-    )
+    from graph_restore.cli.output import refuse_header, refuse_to_verify, report, write, write_kept, write_ops_header
+    from graph_restore.overwriting import refuse_to_overwrite
 
     if form is None and output.endswith(".meta"):
         form = "graph_def"  # a frozen graph has nothing that a MetaGraph is for
@@ -82,7 +75,7 @@ def command(
             refuse_to_verify(output)
         before, frozen = _frozen(model, checkpoint, tags, choices)
         if not force and form != "saved_model":  # which sees to a directory that is there when it is written
-            refuse_to_overwrite(output, before)
+            refuse_to_overwrite(output, before, options.OR_FORCE)
         told = before.restoration
         for text in (*(told.notes if told else ()), *(told.changes() if told else ()), *frozen.notes):
             note(text)

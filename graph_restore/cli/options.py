@@ -79,6 +79,10 @@ constants = click.option("--set", "constants", multiple=True, metavar="NAME=VALU
                          help="A value the placeholder NAME always has.")  # fmt: skip
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 tags = names("--tags", help="All tags of the SavedModel's graph.")
+asset_dir = click.option("--asset-dir", metavar="DIR", help="Where vocabulary files lie now.")
+initialize = click.option("--initialize", is_flag=True, help="First values for variables without a tensor.")
+keep_devices = click.option("--keep-devices", is_flag=True, help="Leave device placements in.")
+OR_FORCE = "; write somewhere else, or pass --force"  # where something is already
 _OF_RESTORE = (
     click.option("--moving-averages", is_flag=True, help="Take averaged values where there are any."),
     click.option("--include", multiple=True, metavar="NAMES", callback=_selection,

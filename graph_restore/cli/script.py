@@ -19,7 +19,7 @@ from graph_restore.cli.notes import notes
 @options.names("--feeds", help="Tensors to feed [what the fetches need].")
 @click.option("--checkpoint", metavar="CHECKPOINT", help="Values of variables [its own].")
 @options.tags
-@click.option("--asset-dir", metavar="DIR", help="Where vocabulary files lie now.")
+@options.asset_dir
 @click.option("--force", is_flag=True, help="Overwrite FILE.")
 def command(
     model: str,

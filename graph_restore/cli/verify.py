@@ -63,7 +63,7 @@ def after_freezing(
               help="Shape of a feed that is made up.")  # fmt: skip
 @click.option("--atol", type=float, default=ATOL, show_default=True, metavar="NUMBER", help="Absolute tolerance.")
 @click.option("--rtol", type=float, default=RTOL, show_default=True, metavar="NUMBER", help="Relative tolerance.")
-@click.option("--asset-dir", metavar="DIR", help="Where vocabulary files lie now.")
+@options.asset_dir
 @click.option("--allow-unsafe-ops", is_flag=True, help="Run ops that touch files or run code.")
 @options.as_json
 def command(original: str, result: str, as_json: bool, **choices: Any) -> None:

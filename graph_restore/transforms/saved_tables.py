@@ -19,11 +19,11 @@ from graph_restore.dtypes import DataType
 from graph_restore.errors import FreezeError
 from graph_restore.graph import tensor_attr
 from graph_restore.model import Model
-from graph_restore.names import is_control
 from graph_restore.protos import NodeDef
 from graph_restore.tensors import LazyTensor, lazy
 from graph_restore.transforms.aliases import HANDLE_PASSING
 from graph_restore.transforms.draft import Draft, add_const
+from graph_restore.transforms.table_users import handle_users
 
 _DENSE = ("MutableDenseHashTable", "MutableDenseHashTableV2")
 _NO_KEY = b"\0deleted"
@@ -61,20 +61,13 @@ def _as_resource(draft: Draft, table: Any) -> Any:
     users = draft.consumers()
     table = draft.change(table.name)
     table.op += "V2"
-    waiting, seen = [table.name], set()
-    while waiting:
-        name = waiting.pop()
-        seen.add(name)
-        for user, position in users[name]:
-            if is_control(user.input[position]) or user.name in seen:
-                continue
-            changed = draft.change(user.name)
-            if user.op in HANDLE_PASSING:
-                changed.op = user.op.removeprefix("Ref")
-                changed.attr["T"].type = DataType.DT_RESOURCE
-                waiting.append(user.name)
-            elif f"{user.op}V2" in draft.graph.ops:
-                changed.op = f"{user.op}V2"
+    for user in handle_users(users, table.name):
+        changed = draft.change(user.name)
+        if user.op in HANDLE_PASSING:
+            changed.op = user.op.removeprefix("Ref")
+            changed.attr["T"].type = DataType.DT_RESOURCE
+        elif f"{user.op}V2" in draft.graph.ops:
+            changed.op = f"{user.op}V2"
     return table
 
 

@@ -21,10 +21,10 @@ from graph_restore.protos import NodeDef
 from graph_restore.savers import RESTORE_OPS
 from graph_restore.storage.files import is_file, open_source
 from graph_restore.tensors import LazyTensor, lazy
-from graph_restore.transforms.aliases import HANDLE_PASSING
 from graph_restore.transforms.draft import Draft, add_const, control_inputs
 from graph_restore.transforms.saved_tables import fill_saved
 from graph_restore.transforms.table_calls import lift_filler
+from graph_restore.transforms.table_users import handle_users
 
 HASH_TABLES = frozenset({"HashTable", "HashTableV2"})
 MUTABLE_TABLES = frozenset(
@@ -120,18 +120,10 @@ def _guard(draft: Draft, users: dict[str, list[tuple[Any, int]]], table: str, fi
     """Let whatever takes the table's handle wait until it is filled: look-ups, but also calls of functions that look
     up, and the Switch or Enter through which it gets into a cond or loop."""
     filling = draft.ancestors(fillers)
-    waiting, seen = [table], set()
-    while waiting:
-        name = waiting.pop()
-        seen.add(name)
-        for user, position in users[name]:
-            if is_control(user.input[position]) or user.name in seen:
-                continue
-            if user.name not in filling:
-                changed = draft.change(user.name)
-                changed.input.extend(f"^{filler}" for filler in fillers if f"^{filler}" not in changed.input)
-            elif user.op in HANDLE_PASSING:
-                waiting.append(user.name)
+    for user in handle_users(users, table, past=filling.__contains__):
+        if user.name not in filling:
+            changed = draft.change(user.name)
+            changed.input.extend(f"^{filler}" for filler in fillers if f"^{filler}" not in changed.input)
 
 
 def init_node(draft: Draft, wanted: str | None, tables: dict[str, list[str]]) -> str | None:
