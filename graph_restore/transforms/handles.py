@@ -7,6 +7,8 @@
 3. Ops that pass a reference on (RefSwitch, RefEnter ...) pass that read on instead, and become Switch, Enter ...
 
 tf.saved_model.load finds resource variables only; a model that keeps references runs there too, and lists none.
+(`resources` changes every variable or, where one has no resource form, none; here each is looked at alone, and no read
+is moved, so that a model is served at all.)
 """
 
 from __future__ import annotations
