@@ -200,6 +200,14 @@ def test_a_directory_of_versions_names_the_newest(tmp_path: Path) -> None:
         gr.load(tmp_path)
 
 
+@pytest.mark.parametrize("model", ["session_bundle/tf1.4.1-v2/bundle", "mlp/tf1.4.1-v2"])
+def test_a_directory_of_one_model_names_it(model: str, tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    shutil.copytree(CORPUS / model, tmp_path / "00000001")
+    with pytest.raises(gr.FormatError, match="no graph in this directory; pass the model in it, .*/00000001"):
+        gr.load(tmp_path)
+
+
 def test_the_newest_event_file_is_taken(tmp_path: Path) -> None:
     for time, name in ((999, "older"), (1000, "newer")):  # by number, not by spelling
         data = _event(3, b"brain.Event:2") + _event(4, _graph_of(name).SerializeToString())

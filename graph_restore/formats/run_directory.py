@@ -8,9 +8,11 @@ from graph_restore.checkpoint import latest_checkpoint
 from graph_restore.errors import FormatError
 from graph_restore.formats.event_file import newest_event_file, runs
 from graph_restore.formats.saved_model import find_saved_model
-from graph_restore.storage.files import all_names, is_file
+from graph_restore.formats.session_bundle import find_bundle
+from graph_restore.storage.files import all_names, is_directory, is_file
 
 GRAPH_NAMES = ("graph.pbtxt", "graph.pb")
+_MOST = 100  # directories looked into, for the sake of a message
 _GRAPH_FILES = "the .meta, .pb, .pbtxt or event file itself"
 
 
@@ -30,7 +32,7 @@ def find_graph(folder: str) -> tuple[str, str | None]:
     if path is None:
         listed = ", ".join(all_names(folder)[:12]) or "nothing"
         inside = [os.path.join(folder, name) for name in all_names(folder)]
-        inside = [path for path in inside if find_saved_model(path) is not None]
+        inside = [path for path in inside[:_MOST] if is_directory(path) and _holds_model(path)]
         raise FormatError(
             "no graph in this directory"
             + (f", only the checkpoint {os.path.basename(prefix)}, which goes second" if prefix is not None else "")
@@ -40,6 +42,13 @@ def find_graph(folder: str) -> tuple[str, str | None]:
             found=listed,
         )
     return path, prefix
+
+
+def _holds_model(folder: str) -> bool:
+    """Whether a directory inside looks like what should have been passed, such as a version for serving."""
+    if find_saved_model(folder) is not None or find_bundle(folder) is not None:
+        return True
+    return any(name.endswith(".meta") or name in GRAPH_NAMES for name in all_names(folder))
 
 
 def _what_to_pass(models: list[str], found_runs: list[str]) -> str:

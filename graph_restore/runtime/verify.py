@@ -133,7 +133,8 @@ def _run_first(model: Model, names: list[str], plan: FeedPlan) -> tuple[Feeds, F
             return here, there, run_once(model, names, here)
         except GraphRestoreError as error:
             failure = failure or error
-    hint = "pass feeds that it can be run with, or their shapes (shapes={'x': [2, 4]}; --shape x=2,4)"
+    hint = "pass feeds that it can be run with (--feeds FILE, with freeze --verify-feeds FILE), or their shapes "
+    hint += "(shapes={'x': [2, 4]}; --shape x=2,4)"
     raise GraphRestoreError(f"{failure}; {hint}") from failure
 
 
