@@ -200,7 +200,7 @@ def test_a_directory_of_versions_names_the_newest(tmp_path: Path) -> None:
         gr.load(tmp_path)
 
 
-@pytest.mark.parametrize("model", ["session_bundle/tf1.4.1-v2/bundle", "mlp/tf1.4.1-v2"])
+@pytest.mark.parametrize("model", ["session_bundle/tf1.4.1-v2/bundle/00000007", "mlp/tf1.4.1-v2"])
 def test_a_directory_of_one_model_names_it(model: str, tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     shutil.copytree(CORPUS / model, tmp_path / "00000001")
