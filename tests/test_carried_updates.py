@@ -125,6 +125,15 @@ def two_conds(tf: Any, c: Any, v: Any, x: Any, p: Any) -> Outputs:
 
 
 @_function
+def large_constants(tf: Any, c: Any, v: Any, x: Any, p: Any) -> Outputs:
+    """Those whose values stay in the file that the model was read from."""
+    large = np.arange(6000, dtype=np.float32)
+    for _ in tf.range(2):
+        tf.cond(p, lambda: c.assign_add(tf.reduce_sum(large * 2.0)), lambda: c.assign_sub(tf.reduce_max(large)))
+    return {"after": c + 0.0}
+
+
+@_function
 def an_assigned_variable_needs_no_value(tf: Any, c: Any, v: Any, x: Any, p: Any) -> Outputs:
     tf.cond(p, lambda: v.assign(x), lambda: v.assign(-x))
     return {"v": v * 2.0}
@@ -377,6 +386,17 @@ def test_a_branch_that_a_constant_rules_out_is_no_matter(tmp_path: Path) -> None
     model, fetches, expected = _graph(UNSURE["two_updates_in_a_branch"][1], tmp_path, feeds)
     frozen = gr.freeze(model, fetches, "x", constants={"p": False})
     assert _run_graph(frozen, fetches, {"x:0": feeds["x:0"]}) == expected
+
+
+def test_what_is_wrong_in_a_function_is_said_of_the_variable(tmp_path: Path) -> None:
+    feeds = {"x:0": np.float32([2.0, 3.0, 5.0]), "p:0": True}
+    model, fetches, _ = _graph(UNSURE["a_part_is_updated"][1], tmp_path, feeds)
+    with pytest.raises(gr.FreezeError) as caught:
+        gr.freeze(model, fetches, list(feeds))
+    text = str(caught.value)
+    assert "cond (If: ResourceScatterAdd (ResourceScatterAdd) of function cond_true" in text
+    assert "updates v: ResourceScatterAdd (ResourceScatterAdd) updates v and its result is used" in text
+    assert list(caught.value.nodes) == ["cond"]
 
 
 def test_notes_name_the_call_and_the_function(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -145,8 +146,9 @@ class _Turning:
             argument = argument_of(node, position)
             for carried in made:
                 if argument in carried.problems:
-                    inner = self._function(carried).signature.input_arg[argument].name
-                    self._problem(call, position, carried.problems[argument][0].replace(inner, variable.name))
+                    inner = re.escape(self._function(carried).signature.input_arg[argument].name)
+                    text = carried.problems[argument][0]
+                    self._problem(call, position, variable.name.join(re.split(rf"(?<![\w/]){inner}(?![\w/])", text)))
             if argument not in wanted.union(*(carried.reads for carried in made)):
                 continue
             own = [item for item in self._aliases.accesses if item.variable == variable.name]
