@@ -177,12 +177,15 @@ def _run(frozen: gr.Model, feeds: dict[str, Any]) -> dict[str, Any]:
 def test_freezing_gives_what_the_first_run_gives(name: str, p: bool, tmp_path: Path) -> None:
     x = np.float32([2.0, 3.0, 5.0])
     expected = _saved(FUNCTIONS[name], tmp_path, x, p)
-    frozen = gr.freeze(gr.restore(gr.load(tmp_path)))
-    assert not frozen.variables
-    found = _run(frozen, {"x": x, "p": np.bool_(p)})
-    assert set(found) == set(expected)
-    for key, value in expected.items():
-        np.testing.assert_array_equal(found[key], value, key)
+    restored = gr.restore(gr.load(tmp_path))
+    for constants, feeds in (({}, {"x": x, "p": np.bool_(p)}), ({"serving_default_p": p}, {"x": x})):
+        frozen = gr.freeze(restored, constants=constants)
+        assert not frozen.variables
+        assert set(frozen.signatures["serving_default"].inputs) == set(feeds)
+        found = _run(gr.simplify(frozen) if constants else frozen, feeds)
+        assert set(found) == set(expected)
+        for key, value in expected.items():
+            np.testing.assert_array_equal(found[key], value, key)
 
 
 # -- graphs of TensorFlow 1 with conds and loops as functions: no order but the one the program states ----------------

@@ -17,7 +17,7 @@ from typing import Any
 
 from graph_restore.dtypes import DataType
 from graph_restore.errors import FreezeError
-from graph_restore.protos import NodeDef
+from graph_restore.protos import FunctionDef, NodeDef
 from graph_restore.tensors import LazyTensor
 from graph_restore.transforms.aliases import Aliases, find_aliases
 from graph_restore.transforms.bodies import Body
@@ -151,6 +151,7 @@ class _Making:
         self._library, self._outer, self._name = library, draft, name
         self._types, self._wanted, self._loop = types, wanted, loop
         self._body = Body(draft, name)
+        self._body.function = FunctionDef.FromString(self._body.function.SerializeToString())  # outputs are added to it
         self._variables = [_variable(self._body.arguments[number], types[number]) for number in types]
 
     def result(self) -> Carried:

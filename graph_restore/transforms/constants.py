@@ -11,7 +11,7 @@ import numpy as np
 from graph_restore.dtypes import DataType, numpy_dtype, type_name
 from graph_restore.errors import FreezeError
 from graph_restore.graph import Graph, tensor_attr
-from graph_restore.names import parse_tensor_name, tensor_name
+from graph_restore.names import node_of, parse_tensor_name, tensor_name
 from graph_restore.protos import NodeDef
 from graph_restore.transforms.draft import Draft
 from graph_restore.transforms.feeds import output_shape
@@ -34,6 +34,24 @@ def set_constants(draft: Draft, constants: Mapping[str, Any]) -> set[str]:
         draft.add(constant_node(node.name, number, array))
         done.add(node.name)
     return done
+
+
+def not_constant(names: Sequence[str], constants: Mapping[str, Any]) -> list[str]:
+    """Those of the tensors `names` that are no output of a placeholder in `constants`."""
+    given = {node_of(name) for name in constants}
+    return [name for name in names if node_of(name) not in given]
+
+
+def without_constants(signatures: Mapping[str, Any], constants: Mapping[str, Any]) -> dict[str, Any]:
+    """The signatures without the inputs that are constant now."""
+    result = {}
+    for name, signature in signatures.items():
+        result[name] = type(signature)()
+        result[name].CopyFrom(signature)
+        for key, info in signature.inputs.items():
+            if not not_constant([info.name], constants):
+                del result[name].inputs[key]
+    return result
 
 
 def constant_values(graph: Graph, constants: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:

@@ -23,7 +23,7 @@ from graph_restore.names import tensor_name
 from graph_restore.storage.files import is_directory
 from graph_restore.transforms.carried_updates import carry_updates
 from graph_restore.transforms.conditions import fold_conditions
-from graph_restore.transforms.constants import set_constants
+from graph_restore.transforms.constants import not_constant, set_constants, without_constants
 from graph_restore.transforms.draft import Draft, Tensor
 from graph_restore.transforms.feeds import cut_feeds, cut_pipelines, resolve
 from graph_restore.transforms.fetches import choose
@@ -75,6 +75,7 @@ def freeze(
     kept = kept_variables(model, keep_variables)
     graph = modern_functions(model.graph)
     chosen, fed = choose(model, fetches, feeds)
+    fed = not_constant(fed, constants or {}) if feeds is None else fed
     draft, targets, sources = Draft(graph), resolve(graph, chosen), resolve(graph, fed)
     targets = _outputs(draft, targets, model.variables) if fetches is not None else targets
     given = set_constants(draft, constants or {})
@@ -104,7 +105,7 @@ def freeze(
         collections={},
         assets={},
         tables={},
-        signatures=still_valid(model.signatures, frozen),
+        signatures=still_valid(without_constants(model.signatures, constants or {}), frozen),
         init_op=init_op,
         fetches=tuple(tensor_name(*tensor) for tensor in targets),
         feeds=tuple(tensor_name(*tensor) for tensor in sources),
