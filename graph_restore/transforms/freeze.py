@@ -75,8 +75,8 @@ def freeze(
     kept = kept_variables(model, keep_variables)
     graph = modern_functions(model.graph)
     chosen, fed = choose(model, fetches, feeds)
-    fed = not_constant(fed, constants or {}) if feeds is None else fed
-    draft, targets, sources = Draft(graph), resolve(graph, chosen), resolve(graph, fed)
+    draft, targets = Draft(graph), resolve(graph, chosen)
+    sources = resolve(graph, not_constant(fed, constants or {}) if feeds is None else fed)
     targets = _outputs(draft, targets, model.variables) if fetches is not None else targets
     given = set_constants(draft, constants or {})
     cut_feeds(draft, sources, targets)
@@ -93,7 +93,6 @@ def freeze(
     roots |= initializer_nodes(draft, kept, roots, targets)
     draft.keep(draft.ancestors(roots) if fillers or len(kept) else needed)
     draft = _without_variables(draft, model, kept, targets, roots, on_update)
-    name_former_constants(draft, roots)
     init_op = init_node(draft, model.init_op, fillers)
     frozen = finished(draft, kept, keep_devices)
     result = replace(
@@ -132,6 +131,7 @@ def _without_variables(
     told = (carried.problems, carried.words)
     freeze_variables(carried.draft, present, targets, roots, on_update, model.restoration, *told)
     carried.check(carried.draft)
+    name_former_constants(carried.draft, roots)
     return carried.draft
 
 
