@@ -46,8 +46,8 @@ def needed_shape(graph: Graph, name: str, variables: Mapping[str, Shape]) -> Sha
 
 
 def needed_rows(graph: Graph, name: str, rank: int, variables: Mapping[str, Shape]) -> int | None:
-    """The size that the first axis of a tensor must have, where it is added to or multiplied by what has one of its own;
-    None where nothing tells. `rank`: the tensor's."""
+    """The size that the first axis of a tensor must have, where it meets, in an addition or such, what has one of its
+    own; None where nothing tells. `rank`: the tensor's."""
     waiting, seen = [name], {name}
     while waiting:
         current = waiting.pop()

@@ -4,8 +4,7 @@
 2. Ops that today's TensorFlow lacks are written with others where that can be (see `modernize`).
 3. Calls of functions become what these do (see `calls`).
 4. Reference variables become resource variables (see `resources`), tables with string handles those with resources.
-5. Loops and conds become functional, so that they can be differentiated (see `functionalize`), and functions are told
-   of which variables the handles are that they take (see `handle_types`).
+5. Loops and conds become functional, so that they can be differentiated (see `functionalize`).
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ from graph_restore.transforms.fetches import choose
 from graph_restore.transforms.flow_contexts import loops_without_gradient
 from graph_restore.transforms.functionalize import functionalize
 from graph_restore.transforms.functions import modern_functions, reachable_functions
-from graph_restore.transforms.handle_types import with_handle_types
 from graph_restore.transforms.modernize import modernize
 from graph_restore.transforms.resources import upgrade_variables
 from graph_restore.transforms.tables import HASH_TABLES, MUTABLE_TABLES
@@ -61,7 +59,7 @@ def for_tensorflow2(
     upgraded = upgrade_variables(part, chosen)
     tables = replace(upgraded, graph=_modern_tables(upgraded.graph))
     functional = functionalize(tables, chosen, loops_without_gradient(model.collections))
-    graph = with_handle_types(reachable_functions(functional.graph))
+    graph = reachable_functions(functional.graph)
     own = [
         f"function {name} {OWN_GRADIENT}, {gradient}, which functions of TensorFlow 2 forget"
         for name, gradient in own_gradients(graph).items()
