@@ -20,7 +20,6 @@ from corpus import Case, case, cases
 
 import graph_restore as gr
 from graph_restore.checkpoint import convert
-from graph_restore.graph import tensor_attr
 from graph_restore.runtime.live import LiveModel
 
 pytestmark = pytest.mark.tensorflow
@@ -331,7 +330,8 @@ def test_functions_of_one_name_in_two_models() -> None:
     tripled = gr.load(one.graph_pb).graph.materialize()
     (function,) = [f for f in tripled.library.function if "last" in f.signature.name]
     (two,) = [node for node in function.node_def if node.op == "Const"]
-    two.attr["value"].tensor.CopyFrom(tensor_attr(np.float32(6)).tensor)
+    two.attr["value"].tensor.ClearField("tensor_content")
+    two.attr["value"].tensor.float_val[:] = [6]
     with graph_and_session() as (_, _, session):
         found = [
             gr.restore_graph(source, one.prefix, return_elements=["y:0"], import_scope=scope)[0][0]
