@@ -100,6 +100,14 @@ def test_gradients_of_conds_in_a_loop_every_time_they_are_asked_for() -> None:
             loss = tf.reduce_sum(run(tf.constant(rows))["y"])
         for found, wanted in zip(tape.gradient(loss, variables), expected, strict=True):
             np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+    with tf.Graph().as_default():
+        (y,), saver = gr.restore_graph(graph, return_elements=["y:0"])
+        live_variables = {v.op.name: v for v in tf.compat.v1.trainable_variables()}
+        gradients = tf.gradients(tf.reduce_sum(y), [live_variables[name] for name in "wu"])
+        with tf.compat.v1.Session() as session:
+            saver.restore(session, values)  # after the gradients, which change the loop
+            for found, wanted in zip(session.run(gradients, {"x:0": rows}), expected, strict=True):
+                np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 def step_in_graph_mode(one: Case, name: str) -> dict[str, Any]:

@@ -39,6 +39,8 @@ def tell_handles(graph: Any) -> None:
                 continue
             is_loop = operation.type in _LOOPS
             for attr, place in _LOOP_BODIES if is_loop else _BRANCHES:
+                if hasattr(operation, place):  # it was built here, or told before
+                    continue
                 body = get_func_graph(operation, [tensor.shape for tensor in given], operation.get_attr(attr).name)
                 _copy(copy_handle_data, given, body.inputs)
                 setattr(operation, place, body)
