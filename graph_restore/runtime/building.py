@@ -50,7 +50,8 @@ def build(
         variables = _variables(keyed, graph, imported, setters, wanted)
         restore_collections(model, graph, imported)
     register_gradients()
-    tell_handles(wanted.graph)
+    if graph.functions:
+        tell_handles(wanted.graph)
     return found, LiveModel(model, imported, variables, setters, options)
 
 
