@@ -324,6 +324,24 @@ def test_twice_in_one_graph(identity: str, scopes: tuple[str, str]) -> None:
         assert not any(np.any(value) for value in session.run(made[count:]))
 
 
+def test_functions_of_one_name_in_two_models() -> None:
+    """Programs number their functions alike, so two graphs have different ones under the same names."""
+    one = case("control_flow_v2/tf1.15.5-v2")
+    tripled = gr.load(one.graph_pb).graph.materialize()
+    (function,) = [f for f in tripled.library.function if "last" in f.signature.name]
+    (two,) = [node for node in function.node_def if node.op == "Const"]
+    two.attr["value"].tensor.ClearField("tensor_content")
+    two.attr["value"].tensor.float_val[:] = [6]
+    with graph_and_session() as (_, _, session):
+        found = [
+            gr.restore_graph(source, one.prefix, return_elements=["y:0"], import_scope=scope)[0][0]
+            for source, scope in ((one.graph_pb, "one"), (tripled, "two"), (one.graph_pb, "three"))
+        ]
+        for scope, tensor, factor in zip(("one", "two", "three"), found, (1, 3, 1)):
+            expected = one.oracle["outputs"]["y:0"] * np.float32(factor)
+            np.testing.assert_allclose(session.run(tensor, under(scope, one)), expected, rtol=1e-5)
+
+
 def test_elements_and_the_saver_of_a_graph_without_variables() -> None:
     with graph_and_session() as (tf, graph, session):
         tf.constant(3.0, name="three")

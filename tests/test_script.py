@@ -16,6 +16,7 @@ from snippets import ROOT
 
 import graph_restore as gr
 from graph_restore.cli.main import main
+from graph_restore.graph import tensor_attr
 from graph_restore.protos import GraphDef
 from graph_restore.script.training import own_train_op
 
@@ -63,6 +64,64 @@ def test_sizes_that_only_the_weights_tell() -> None:
     (feeds,) = assigned(script_of(one), "feeds")
     found = eval(ast.unparse(feeds.value), {"np": np, "random": np.random.default_rng(0)})
     assert found["x:0"].shape[-1] == one.oracle["variables"]["w:0"].shape[-2] == one.oracle["feeds"]["x:0"].shape[-1]
+
+
+def example_feeds(path: Path, graph: GraphDef, **options: Any) -> tuple[dict[str, Any], str]:
+    """The arrays that a program for a graph is fed, and the program."""
+    path.write_bytes(graph.SerializeToString())
+    text = gr.migration_script(path, **options)
+    (feeds,) = assigned(text, "feeds")
+    return eval(ast.unparse(feeds.value), {"np": np, "random": np.random.default_rng(0)}), text
+
+
+def placeholder(graph: GraphDef, name: str, *sizes: int) -> None:
+    node = graph.node.add(name=name, op="Placeholder")
+    node.attr["dtype"].type = 1
+    for size in sizes:
+        node.attr["shape"].shape.dim.add(size=size)
+
+
+def test_rows_are_as_many_as_the_graph_has_of_its_own(tmp_path: Path) -> None:
+    graph = GraphDef()
+    placeholder(graph, "x", -1, 3)
+    placeholder(graph, "other", -1, 3)
+    own = graph.node.add(name="own", op="Const").attr
+    own["dtype"].type = 1
+    own["value"].tensor.CopyFrom(tensor_attr(np.ones([5, 3], np.float32)).tensor)
+    for name, op, inputs in (("t", "Tanh", "x"), ("s", "Add", "t own"), ("y", "Mul", "s other")):
+        graph.node.add(name=name, op=op, input=inputs.split()).attr["T"].type = 1
+    feeds, text = example_feeds(tmp_path / "g.pb", graph, fetches="y")
+    assert (feeds["x:0"].shape, feeds["other:0"].shape) == ((5, 3), (5, 3))
+    assert "There have to be 5 rows" in text
+
+
+@pytest.mark.parametrize(("sizes", "expected"), [((-1, -1, 3), 4), ((-1, 7, 3), 2)])
+def test_open_sizes_agree_as_those_of_lengths_and_time_major_sequences_must(
+    tmp_path: Path, sizes: tuple[int, ...], expected: int
+) -> None:
+    graph = GraphDef()
+    placeholder(graph, "x", *sizes)
+    placeholder(graph, "lengths", -1)
+    graph.node.add(name="y", op="IdentityN", input=["x", "lengths"]).attr["T"].list.type.extend([1, 1])
+    feeds, text = example_feeds(tmp_path / "g.pb", graph, fetches=["y:0", "y:1"])
+    assert feeds["x:0"].shape == tuple(expected if size < 0 else size for size in sizes)
+    assert feeds["lengths:0"].shape == (expected,) and "There have to be" not in text
+
+
+@pytest.mark.parametrize("to", ["tf2", "tf1"])
+@pytest.mark.parametrize(
+    ("gradient", "is_trained"), [(b"Flipped", False), (b"CustomGradient-3", False), (b"Relu", True)]
+)
+def test_gradients_of_programs_are_not_asked_for(tmp_path: Path, to: str, gradient: bytes, is_trained: bool) -> None:
+    one = case("linear/tf1.15.5-v2")
+    graph = gr.load(one.graph_pb).graph.materialize()
+    (added,) = [node for node in graph.node if node.name == "y"]
+    added.attr["_gradient_op_type"].s = gradient
+    path = tmp_path / "g.pb"
+    path.write_bytes(graph.SerializeToString())
+    text = gr.migration_script(path, to, fetches="y", checkpoint=one.prefix)
+    assert ("# One step of training" in text) is is_trained
+    assert (f"'y' ({added.op}) the gradient {gradient.decode()!r}" in text) is not is_trained
 
 
 NASTY = 'a\'b"""c\\\n#d'

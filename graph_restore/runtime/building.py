@@ -11,6 +11,7 @@ from graph_restore.model import Model
 from graph_restore.runtime.collections import restore_collections
 from graph_restore.runtime.gradients import forget_numbered_gradients, register_gradients
 from graph_restore.runtime.guard import tensorflow, uncollected
+from graph_restore.runtime.handles import tell_handles
 from graph_restore.runtime.importing import Imported, import_graph
 from graph_restore.runtime.live import LiveModel
 from graph_restore.runtime.variables import RestoredVariable, add_to_collections, make_setters, make_variable
@@ -49,6 +50,8 @@ def build(
         variables = _variables(keyed, graph, imported, setters, wanted)
         restore_collections(model, graph, imported)
     register_gradients()
+    if graph.functions:
+        tell_handles(wanted.graph)
     return found, LiveModel(model, imported, variables, setters, options)
 
 

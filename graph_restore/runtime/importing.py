@@ -6,6 +6,7 @@ Operations are looked up by what the import returned, never by name: TensorFlow 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import Any
 
 from graph_restore.errors import UnsupportedFormatError
@@ -14,6 +15,7 @@ from graph_restore.names import is_control, node_of, parse_tensor_name
 from graph_restore.ops import op_table
 from graph_restore.protos import GraphDef, NodeDef
 from graph_restore.runtime.guard import tensorflow
+from graph_restore.transforms.functions import renamed_functions
 
 
 class Imported:
@@ -90,6 +92,7 @@ def import_graph(
     MetaGraph's op list gives.
     """
     tf = tensorflow()
+    graph = _with_free_function_names(graph, into)
     names = list(graph.nodes)
     with into.as_default(), tf.control_dependencies(None):
         found = tf.import_graph_def(
@@ -101,6 +104,18 @@ def import_graph(
         )
     asked = len(return_elements)
     return found[:asked], Imported(into, dict(zip(names, found[asked:])))
+
+
+def _with_free_function_names(graph: Graph, into: Any) -> Graph:
+    """The graph with functions of other names where the live graph has some of theirs: two programs number them alike.
+
+    Also the same model's twice, since TensorFlow changes functions when it takes gradients.
+    """
+    taken = {function.signature.name for function in into.as_graph_def().library.function} if graph.functions else set()
+    if taken.isdisjoint(graph.functions):
+        return graph
+    suffix = next(str(n) for n in count(1) if taken.isdisjoint(f"{name}_{n}" for name in graph.functions))
+    return renamed_functions(graph, suffix)
 
 
 def operation_list(graph: Graph) -> Any:

@@ -7,7 +7,6 @@ layer's configuration, so that a `.keras` file holds all there is.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from graph_restore.runtime.blueprint import Blueprint, Slot
@@ -51,20 +50,32 @@ class RestoredLayer(keras.layers.Layer):  # type: ignore[misc, name-defined]
 
     def _results(self, inputs: Any) -> dict[str, Any]:
         feeds = self._blueprint.feeds
-        if isinstance(inputs, Mapping):
-            names = [feed.name if feed.name in inputs else feed.name.removesuffix(":0") for feed in feeds]
-            values = [inputs[name] for name in names]
-        else:
-            values = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
-        tensors = [tf.convert_to_tensor(value, feed.dtype) for value, feed in zip(values, feeds, strict=True)]
+        given = zip(self._listed(inputs), feeds, strict=True)
+        tensors = [tf.convert_to_tensor(value, feed.dtype) for value, feed in given]
         return self._function(*tensors)
+
+    def _listed(self, inputs: Any) -> list[Any]:
+        """Inputs in the order of the feeds."""
+        if isinstance(inputs, Mapping):
+            feeds = self._blueprint.feeds
+            return [inputs[feed.name if feed.name in inputs else feed.name.removesuffix(":0")] for feed in feeds]
+        return list(inputs) if isinstance(inputs, list | tuple) else [inputs]
+
+    def _trial(self, inputs: Any, size: int) -> list[Any]:
+        """Zeros for inputs: sizes that they leave open are those of the graph, where it has any, else `size`."""
+        made = []
+        for tensor, feed in zip(self._listed(inputs), self._blueprint.feeds, strict=True):
+            stated = feed.shape if feed.shape is not None and len(feed.shape) == len(tensor.shape) else tensor.shape
+            either = (known if known is not None else other for known, other in zip(tensor.shape, stated, strict=True))
+            made.append(tf.zeros([size if known is None else known for known in either], tensor.dtype))
+        return made
 
     def compute_output_spec(self, inputs: Any) -> Any:
         """Shapes and dtypes of the results, as the graph tells them, else as two trial calls show."""
         try:
             return super().compute_output_spec(inputs)
         except ValueError:
-            trials = [self._results(keras.tree.map_structure(partial(_zeros, size), inputs)) for size in _TRIAL_SIZES]
+            trials = [self._results(self._trial(inputs, size)) for size in _TRIAL_SIZES]
             specs = keras.tree.map_structure(_spec, *trials)
             self._shapes = {key: spec.shape for key, spec in specs.items()}
             return _only(specs)
@@ -86,10 +97,6 @@ def _only(found: dict[str, Any]) -> Any:
 
 
 _TRIAL_SIZES = (2, 3)  # of unknown dimensions
-
-
-def _zeros(size: int, tensor: Any) -> Any:
-    return tf.zeros([size if known is None else known for known in tensor.shape], tensor.dtype)
 
 
 def _spec(one: Any, other: Any) -> Any:

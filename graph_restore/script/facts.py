@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from graph_restore.model import Model
 from graph_restore.names import node_of, parse_tensor_name, tensor_name
 from graph_restore.runtime.blueprint import with_first_values
 from graph_restore.runtime.made_feeds import rank_of
-from graph_restore.script.sizes import needed_shape
+from graph_restore.script.sizes import needed_rows, needed_shape
 from graph_restore.script.training import own_train_op
 from graph_restore.summary import describe_tensor
 from graph_restore.transforms.calls import CALLS, OWN_GRADIENT, without_calls
@@ -39,13 +40,14 @@ _LIST_ATTRS = ("N", "num", "num_split")
 
 @dataclass(frozen=True)
 class Feed:
-    """A tensor that is fed: `shape` as far as the graph states it, `needed` as far as its use tells; `takers`: the ops
-    that take it."""
+    """A tensor that is fed: `shape` as far as the graph states it, `needed` as far as its use tells, `rows` the first
+    size that what it meets has; `takers`: the ops that take it."""
 
     name: str
     dtype: DataType
     shape: Shape
     needed: Shape
+    rows: int | None
     takers: frozenset[str]
 
 
@@ -189,8 +191,10 @@ def _feed(cut_graph: Graph, graph: Graph, name: str, variables: Mapping[str, Sha
     if needed is None and placeholder.op == "Placeholder":
         rank = rank_of(cut_graph, placeholder)
         needed = None if rank is None else (None,) * rank
+    known = shape if shape is not None else needed
+    rows = needed_rows(cut_graph, placeholder.name, len(known), variables) if known and known[0] is None else None
     takers = frozenset(user.op for user, _ in cut_graph.consumers[placeholder.name])
-    return Feed(name, dtype, shape, needed, takers)
+    return Feed(name, dtype, shape, needed, rows, takers)
 
 
 def _untrained(
@@ -210,10 +214,22 @@ def _untrained(
         return f"tf.gradients does not go through {', '.join(barring)}; a program for TensorFlow 2 does"
     if to == "tf1" and any(op.startswith("Stack") for op in graph.by_op):
         return "tf.gradients does not go through loops whose own gradient is in the graph"
+    foreign = _gradients_of_programs(graph)
+    if foreign:
+        return f"its own program gave {foreign}, which is in no file: register it with tf.RegisterGradient first"
     listing = _functions_with_lists(part.graph)
     if listing:
         return f"TensorFlow has no gradient of functions whose ops take lists: {', '.join(listing)}"
     return "; ".join(note for note in notes if LEFT in note or OWN_GRADIENT in note)
+
+
+def _gradients_of_programs(graph: Graph) -> str:
+    """The first node whose gradient a program made, by tf.custom_gradient or gradient_override_map, as words; ""."""
+    for node in itertools.chain(graph.graph_def.node, *(one.node_def for one in graph.graph_def.library.function)):
+        made = node.attr["_gradient_op_type"].s.decode("utf-8", "replace") if "_gradient_op_type" in node.attr else ""
+        if made and graph.ops.get(made) is None:
+            return f"{node.name!r} ({node.op}) the gradient {made!r}"
+    return ""
 
 
 def _functions_with_lists(graph: Graph) -> list[str]:

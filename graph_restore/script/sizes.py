@@ -1,4 +1,5 @@
-"""Shapes that a graph leaves open and that its weights tell: what a placeholder is multiplied or convolved with."""
+"""Shapes that a graph leaves open and that its weights tell: what a placeholder is multiplied or convolved with, and
+what of a size of its own its rows are added to."""
 
 from __future__ import annotations
 
@@ -16,6 +17,14 @@ _READS = ("Identity", "ReadVariableOp", "Enter", "RefEnter", "Cast", "Rsqrt", "S
 _PAIRS = ("Mul", "Add", "AddV2", "Sub", "RealDiv", "Div", "BiasAdd", "SquaredDifference")
 # op to the axis of its second input that meets the last one of its first; both inputs have the same rank
 _INNER = {"MatMul": -2, "BatchMatMul": -2, "BatchMatMulV2": -2, "Conv2D": -2}
+# ops that keep the first axis of their first input, and its rank
+_KEEPING_ROWS = {
+    *_PASSING, *_INNER, "BiasAdd", "BiasAddV1", "Tanh", "Sigmoid", "Elu", "Selu", "Relu6", "LeakyRelu", "Softplus",
+    "Softmax", "LogSoftmax", "Exp", "Log", "Sqrt", "Square", "Abs", "MaxPool", "AvgPool", "LRN", "FusedBatchNorm",
+    "FusedBatchNormV2", "FusedBatchNormV3", "DepthwiseConv2dNative", "CheckNumerics",
+}  # fmt: skip
+_ROW_PAIRS = {*_PAIRS, "Maximum", "Minimum", "Pow"} - {"BiasAdd"}
+_GATHERS = ("Gather", "GatherV2", "ResourceGather")
 _MOST_STEPS = 12
 Sizes = Sequence[int | None]
 
@@ -31,6 +40,25 @@ def needed_shape(graph: Graph, name: str, variables: Mapping[str, Shape]) -> Sha
             if shape is not None:
                 return shape
             if user.op in _PASSING and user.name not in seen:
+                seen.add(user.name)
+                waiting.append(user.name)
+    return None
+
+
+def needed_rows(graph: Graph, name: str, rank: int, variables: Mapping[str, Shape]) -> int | None:
+    """The size that the first axis of a tensor must have, where it meets, in an addition or such, what has one of its
+    own; None where nothing tells. `rank`: the tensor's."""
+    waiting, seen = [name], {name}
+    while waiting:
+        current = waiting.pop()
+        for user, position in graph.consumers[current]:
+            if user.op in _ROW_PAIRS:
+                sizes = _weights(graph, user.input[1 - position], variables, _MOST_STEPS) if position < 2 else ()
+                if len(sizes) == rank and sizes[0] not in (None, 1):
+                    return sizes[0]
+            elif user.op not in _KEEPING_ROWS or position or user.attr["transpose_a"].b or user.attr["adj_x"].b:
+                continue
+            if user.name not in seen:
                 seen.add(user.name)
                 waiting.append(user.name)
     return None
@@ -60,6 +88,9 @@ def _weights(graph: Graph, name: str, variables: Mapping[str, Shape], steps: int
         return shape_of(node.attr["value"].tensor.tensor_shape) or ()
     if node.op in VARIABLE_OPS:
         return variables.get(node.name) or shape_of(output_shape(node, 0)) or ()
+    if node.op in _GATHERS:
+        table, indices = (_weights(graph, item, variables, steps - 1) for item in node.input[:2])
+        return (*indices, *table[1:]) if table and indices else ()
     count = 1 if node.op in _READS else 2 if node.op in _PAIRS else 0
     found = [_weights(graph, item, variables, steps - 1) for item in node.input[:count]]
     return max(found, key=len, default=())

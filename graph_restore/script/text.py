@@ -8,7 +8,8 @@ from graph_restore.dtypes import DataType, type_name
 from graph_restore.runtime.made_feeds import BATCH
 from graph_restore.script.facts import Facts, Feed, told
 
-_OPEN = 4  # for sizes past the first that nothing tells
+_OPEN = 4  # for sizes that nothing tells, where some past the first are open
+_ROWS = "\n# There have to be {} rows: the graph adds that many of its own."
 _START = '''\
 """{title}
 
@@ -23,7 +24,7 @@ import graph_restore as gr
 {paths}
 random = np.random.default_rng(0)
 
-# What the model is fed{order}: examples, to be replaced by your data. A size of ? is of your choice.
+# What the model is fed{order}: examples, to be replaced by your data. A size of ? is of your choice.{told}
 feeds = {feeds}
 
 # What it computes.
@@ -126,7 +127,7 @@ def graph_mode_program(facts: Facts) -> str:
         report=report,
     )
     if own:
-        text += _TF1_OWN.format(feeds=_lines(facts.train_feeds, 8), train_op=repr(facts.train_op))
+        text += _TF1_OWN.format(feeds=_lines(facts.train_feeds, 8, _open_size(facts)), train_op=repr(facts.train_op))
     else:
         names = list(facts.fetches)
         text += _why_not(facts, 4) or _TF1_NEW.format(index=names.index(facts.differentiable[0]))
@@ -145,7 +146,8 @@ def _start(facts: Facts, title: str, order: str) -> str:
         title=title,
         paths=paths,
         order=order,
-        feeds=f"{{\n{_lines(facts.feeds, 4)}}}" if facts.feeds else "{}",
+        told=_ROWS.format(_open_size(facts)) if _is_told(facts) else "",
+        feeds=f"{{\n{_lines(facts.feeds, 4, _open_size(facts))}}}" if facts.feeds else "{}",
         fetches=f"[\n{fetches}]",
     )
 
@@ -164,25 +166,37 @@ def _why_not(facts: Facts, indent: int = 0) -> str:
     return f"{' ' * indent}# Not trained: {reason}.\n\n" if facts.untrained else ""
 
 
-def _lines(feeds: Iterable[Feed], indent: int) -> str:
-    rows = ((f"{feed.name!r}: {_example(feed)},", told(type_name(feed.dtype), feed.shape)) for feed in feeds)
+def _is_told(facts: Facts) -> bool:
+    return any(feed.rows is not None for feed in (*facts.feeds, *facts.train_feeds))
+
+
+def _open_size(facts: Facts) -> int:
+    """The number for every size that is left open: one, as some have to agree, and which do is not told."""
+    feeds = [*facts.feeds, *facts.train_feeds]
+    told_sizes = [feed.rows for feed in feeds if feed.rows is not None]
+    later = any(None in (feed.shape if feed.shape is not None else feed.needed or (None, None))[1:] for feed in feeds)
+    return told_sizes[0] if told_sizes else _OPEN if later else BATCH
+
+
+def _lines(feeds: Iterable[Feed], indent: int, size: int) -> str:
+    rows = ((f"{feed.name!r}: {_example(feed, size)},", told(type_name(feed.dtype), feed.shape)) for feed in feeds)
     return "".join(f"{' ' * indent}{item}  # {what}\n" for item, what in rows)
 
 
-def _sizes(feed: Feed) -> list[int]:
-    """The shape of the example: of open sizes the first is that of a batch, the last what the weights need."""
+def _sizes(feed: Feed, size: int) -> list[int]:
+    """The shape of the example: open sizes are `size`, the last one what the weights need."""
     needed = feed.needed or ()
     stated = feed.shape if feed.shape is not None else needed if feed.needed is not None else (None, None)
-    sizes = [size if size is not None else _OPEN if axis else BATCH for axis, size in enumerate(stated)]
+    sizes = [size if known is None else known for known in stated]
     if stated and stated[-1] is None and needed and needed[-1] is not None:
         sizes[-1] = needed[-1]
     return sizes
 
 
-def _example(feed: Feed) -> str:
+def _example(feed: Feed, size: int) -> str:
     """An expression that gives an array which most models can be fed. Whole numbers are one, as is a single float: it
     may be the share that a dropout keeps."""
-    sizes, dtype = _sizes(feed), type_name(feed.dtype)
+    sizes, dtype = _sizes(feed, size), type_name(feed.dtype)
     if feed.dtype is DataType.DT_STRING:
         return f"np.full({sizes}, {_string(feed)}, object)"
     if feed.dtype.name.startswith(("DT_Q", "DT_BFLOAT16", "DT_FLOAT8")):
