@@ -94,7 +94,7 @@ class Graph:
     def _op_names(self) -> list[str]:
         """The op of every node."""
         texts: dict[str, str] = {}
-        return [texts.setdefault(op, op) for op in [node.op for node in self._listed]]
+        return [texts.setdefault(op, op) for op in (node.op for node in self._listed)]
 
     @cached_property
     def ops(self) -> OpTable:

@@ -61,12 +61,15 @@ def scan(source: Source, kind: str, offset: int = 0, length: int | None = None) 
     """
     end = source.size if length is None else offset + length
     scanner = _Scanner(source)
-    small = b"".join(scanner.remainder(kind, offset, end))
-    message_class = getattr(protos, kind)
+    parts, message = scanner.parts(kind, offset, end), getattr(protos, kind)()
     try:
-        return Scanned(message_class.FromString(small), scanner.payloads)
+        for part in parts:
+            message.MergeFromString(part)
+    except FormatError:
+        raise
     except Exception as error:  # protobuf's DecodeError has no public base that all its implementations share
         raise FormatError(f"not a {kind}: {error}", path=source.name, offset=offset) from None
+    return Scanned(message, scanner.payloads)
 
 
 class _Scanner:
@@ -78,10 +81,32 @@ class _Scanner:
         self._graph = -1
         self._function = self._node = ""
 
-    def remainder(self, kind: str, offset: int, end: int) -> list[bytes]:
-        """The message of this kind, in pieces, without the constants that were cut out of it."""
+    def parts(self, kind: str, offset: int, end: int) -> Iterator[bytes]:
+        """The same as `remainder`, as messages that make it up when they are merged in order: so there is no time when
+        all of a graph is held beside what is parsed from it."""
+        if end - offset <= PAYLOAD_FROM or kind not in ("MetaGraphDef", "GraphDef"):
+            yield b"".join(self.remainder(kind, offset, end))
+            return
+        self._count(kind)
+        if kind == "GraphDef":
+            yield from self._runs(kind, offset, end)
+            return
+        done = offset
+        for item in list(self._window.fields(offset, end)):
+            if item.number == 2 and item.wire_type == BYTES and item.length > PAYLOAD_FROM:
+                yield self._window.bytes_at(done, item.start - done)
+                for part in self.parts("GraphDef", item.offset, item.end):
+                    yield encode_header(item.number, len(part)) + part
+                done = item.end
+        yield self._window.bytes_at(done, end - done)
+
+    def _count(self, kind: str) -> None:
         if kind == "MetaGraphDef" or (kind == "GraphDef" and self._graph < 0):
             self._graph += 1
+
+    def remainder(self, kind: str, offset: int, end: int) -> list[bytes]:
+        """The message of this kind, in pieces, without the constants that were cut out of it."""
+        self._count(kind)
         if end - offset <= PAYLOAD_FROM:
             return [self._window.bytes_at(offset, end - offset)]
         if kind == "TensorProto":
@@ -118,8 +143,7 @@ class _Scanner:
                 yield self._window.bytes_at(done, item.start - done)
             done = item.end
             pieces = self.remainder(inner, item.offset, item.end)
-            yield encode_header(item.number, sum(map(len, pieces)))
-            yield from pieces
+            yield b"".join((encode_header(item.number, sum(map(len, pieces))), *pieces))
         if end > done:
             yield self._window.bytes_at(done, end - done)
 

@@ -55,7 +55,8 @@ def _clean(graph: Graph, keep_devices: bool) -> None:
     """Drop attrs that no longer hold, reference types, and (unless kept) devices, in a graph just made."""
     for op, nodes in graph.by_op.items():
         kinds = _type_attrs(graph, op)
-        for node, attrs in [(node, node.attr) for node in nodes]:
+        for node in nodes:
+            attrs = node.attr
             if "_output_shapes" in attrs:
                 if op == "Placeholder":
                     _keep_shape(node)
