@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -78,7 +78,7 @@ class Graph:
     @cached_property
     def consumers(self) -> dict[str, list[tuple[Any, int]]]:
         """Node name to the (NodeDef, input position) pairs that take any of its outputs, control inputs too."""
-        return consumers(self.nodes, self.sources)
+        return consumers(self.nodes, map(self.sources.__getitem__, self.nodes))
 
     @cached_property
     def _listed(self) -> list[Any]:
@@ -202,16 +202,29 @@ def sources(inputs: Sequence[str]) -> Sequence[str]:
     return [node_of(item) for item in inputs]
 
 
-def consumers(nodes: Mapping[str, Any], sources_of: Mapping[str, Sequence[str]]) -> dict[str, list[tuple[Any, int]]]:
+def consumers(nodes: Mapping[str, Any], taken: Iterable[Sequence[str]]) -> dict[str, list[tuple[Any, int]]]:
     """Node name to the (NodeDef, input position) pairs among `nodes` that take any of its outputs, control inputs too;
-    every node has an entry. `sources_of`: the nodes that the node of a name takes its inputs from."""
+    every node has an entry. `taken`: for each of `nodes`, the names of those it takes its inputs from."""
     found: dict[str, list[tuple[Any, int]]] = {name: [] for name in nodes}
-    for name, node in nodes.items():
-        for position, source in enumerate(sources_of[name]):
+    for node, sources in zip(nodes.values(), taken):
+        for position, source in enumerate(sources):
             if source in found:
                 found[source].append((node, position))
             else:
                 found[source] = [(node, position)]
+    return found
+
+
+def consumers_of(
+    names: Collection[str], nodes: Mapping[str, Any], taken: Iterable[Sequence[str]]
+) -> dict[str, list[tuple[Any, int]]]:
+    """The same for the nodes of these names only."""
+    found: dict[str, list[tuple[Any, int]]] = {name: [] for name in names}
+    for node, sources in zip(nodes.values(), taken):
+        if not found.keys().isdisjoint(sources):
+            for position, source in enumerate(sources):
+                if source in found:
+                    found[source].append((node, position))
     return found
 
 

@@ -239,8 +239,8 @@ class OpTable(Mapping[str, Op]):
     def is_ref_input(self, node: Any, index: int) -> bool:
         """Whether data input `index` of a NodeDef takes a reference; False past the last input."""
         op = self._of(node)
-        if not any(argument.is_ref for one in (op, *op.older) for argument in one.inputs):
-            return False  # as of nearly all ops, whatever attrs the node has
+        if not op.older and not any(argument.number_attr or argument.type_list_attr for argument in op.inputs):
+            return index < len(op.inputs) and op._types(op.inputs[index], node)[0] > REF_OFFSET  # nearly all ops
         types = op.input_types(node)
         return index < len(types) and types[index] > REF_OFFSET
 

@@ -7,7 +7,7 @@ or updates the variable.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +49,8 @@ class Aliases:
 
 def find_aliases(draft: Draft, variables: Iterable[Variable], values: Mapping[str, str] | None = None) -> Aliases:
     """The aliases of `variables` in the draft; `values`: node to the variable whose updated value it stands for."""
-    consumers = draft.consumers()
+    variables = list(variables)
+    consumers = _consumers(draft, {*(values or ()), *(variable.name for variable in variables)})
     tensors: dict[Tensor, str] = {}
     accesses: list[Access] = []
     merged: dict[str, str] = {}
@@ -66,7 +67,9 @@ def find_aliases(draft: Draft, variables: Iterable[Variable], values: Mapping[st
                     merged.update({tensors[tensor]: tensor[0], variable.name: tensor[0]})
                 continue
             tensors[tensor] = variable.name
-            for node, position in consumers.get(tensor[0], ()):
+            if tensor[0] not in consumers:
+                consumers |= draft.consumers_of([tensor[0]])
+            for node, position in consumers[tensor[0]]:
                 if parse_tensor_name(node.input[position]) != tensor:
                     continue
                 passes, updates = _role(draft, node, position, variable.kind)
@@ -77,6 +80,28 @@ def find_aliases(draft: Draft, variables: Iterable[Variable], values: Mapping[st
                 if updates or not passes:
                     accesses.append(Access(variable.name, node.name, position, updates))
     return Aliases(tensors, accesses, merged)
+
+
+def _consumers(draft: Draft, names: Collection[str]) -> dict[str, list[tuple[Any, int]]]:
+    """The consumers of these nodes, and of all whose op may give a reference or handle that they take from there."""
+    found: dict[str, list[tuple[Any, int]]] = {}
+    may_pass: dict[str, bool] = {}
+    while names:
+        new = draft.consumers_of(names)
+        found |= new
+        users = {user.name: user for taken in new.values() for user, _ in taken if user.name not in found}
+        for user in users.values():
+            if user.op not in may_pass:
+                may_pass[user.op] = _may_pass(draft, user)
+        names = {name for name, user in users.items() if may_pass[user.op]}
+    return found
+
+
+def _may_pass(draft: Draft, node: Any) -> bool:
+    """Whether nodes of this one's op give a reference or handle that they take, as far as the op alone tells."""
+    op = draft.graph.ops.get(node.op)
+    gives = op is not None and any(argument.is_ref for one in (op, *op.older) for argument in one.outputs)
+    return gives or node.op in HANDLE_PASSING or is_call(node, draft.graph.functions)
 
 
 def _role(draft: Draft, node: Any, position: int, kind: str) -> tuple[bool, bool]:

@@ -5,12 +5,12 @@ Nodes are copied before they are changed, so that the graph a transform was give
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
 from graph_restore.errors import warn
-from graph_restore.graph import Graph, consumers, sources
+from graph_restore.graph import Graph, consumers, consumers_of, sources
 from graph_restore.names import is_control, node_of, parse_tensor_name
 from graph_restore.protos import NodeDef, TensorProto
 from graph_restore.tensor_proto import encode_head
@@ -73,10 +73,10 @@ class Draft:
         """What the node of that name takes now, as NodeDef.input has it."""
         return list(self.nodes[name].input[:])
 
-    def sources(self) -> Mapping[str, Sequence[str]]:
-        """The names of the nodes that each node takes its inputs from now, one for each; asked by the nodes' names."""
+    def sources(self) -> list[Sequence[str]]:
+        """For each node, in order, the names of the nodes that it takes its inputs from now, one for each."""
         own, known = self._own_sources(), self.graph.sources
-        return {name: own[name] if name in own else known[name] for name in self.nodes} if own else known
+        return [own[name] if name in own else known[name] for name in self.nodes]
 
     def _own_sources(self) -> dict[str, Sequence[str]]:
         return {name: sources(self.nodes[name].input[:]) for name in self._own if name in self.nodes}
@@ -112,6 +112,10 @@ class Draft:
     def consumers(self) -> dict[str, list[tuple[Any, int]]]:
         """Node name to the (NodeDef, input position) pairs that take any of its outputs, as the draft is now."""
         return consumers(self.nodes, self.sources())
+
+    def consumers_of(self, names: Collection[str]) -> dict[str, list[tuple[Any, int]]]:
+        """The same for the nodes of these names only."""
+        return consumers_of(names, self.nodes, self.sources())
 
     def data_inputs(self, node: Any) -> list[Tensor]:
         """The tensors a node takes."""

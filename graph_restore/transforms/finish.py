@@ -27,14 +27,14 @@ def finished(draft: Draft, kept: Variables, keep_devices: bool) -> Graph:
     """The draft as a clean graph that surely has no variable but those kept and no dangling input."""
     graph = draft.finish()
     _clean(graph, keep_devices)
-    left = [name for name in draft.of_ops(VARIABLE_OPS) if kept.get(name) is None]
+    left = [node.name for node in graph.of_ops(VARIABLE_OPS) if kept.get(node.name) is None]
     if left:
         raise FreezeError(
             f"variables are left in the graph: {', '.join(left)}; this is a defect, please report it with the model",
             variables=left,
         )
-    taken, nodes = draft.sources(), draft.nodes
-    if not nodes.keys() >= set(chain.from_iterable(map(taken.__getitem__, nodes))):
+    nodes = draft.nodes
+    if not all(map(nodes.__contains__, chain.from_iterable(draft.sources()))):
         name, item = next((name, item) for name in nodes for item in draft.inputs(name) if node_of(item) not in nodes)
         raise NodeNotFoundError(f"node {name} takes {item}, which the graph does not have")
     _check_references(graph, draft.graph.ops)
