@@ -309,3 +309,10 @@ def test_a_merge_that_waits_for_the_dead_is_refused() -> None:
     with pytest.raises(gr.FreezeError, match=r"y \(Merge\) waits for nodes of a branch that may not be taken, given t"):
         gr.freeze(gr.load(graph.as_graph_def()), "y", constants={"t": False})
     assert gr.freeze(gr.load(graph.as_graph_def()), "y", constants={"t": True}).graph.nodes
+
+
+def test_an_input_is_fed_or_constant() -> None:
+    model = gr.restore(gr.load(cases("linear")[0].graph_pb), cases("linear")[0].prefix)
+    with pytest.raises(gr.FreezeError, match="^x: among the feeds and given a constant; leave") as caught:
+        gr.freeze(model, "y", ["x"], constants={"x:0": np.zeros([2, 3], np.float32)})
+    assert caught.value.nodes == {"x": "fed and constant"}

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from graph_restore.errors import FreezeError
 from graph_restore.model import Model, require_model
 from graph_restore.names import tensor_name
 from graph_restore.storage.files import is_directory
@@ -76,7 +77,7 @@ def freeze(
     graph = modern_functions(model.graph)
     chosen, fed = choose(model, fetches, feeds)
     draft, targets = Draft(graph), resolve(graph, chosen)
-    sources = resolve(graph, not_constant(fed, constants or {}) if feeds is None else fed)
+    sources = resolve(graph, _without_constants(fed, constants or {}, feeds is not None))
     targets = _outputs(draft, targets, model.variables) if fetches is not None else targets
     given = set_constants(draft, constants or {})
     cut_feeds(draft, sources, targets)
@@ -121,6 +122,18 @@ def _check_arguments(model: Any, tables: str, on_update: str, precision: str | N
         raise ValueError(f"precision is one of {list(PRECISIONS)}, not {precision!r}")
     if asset_dir is not None and not is_directory(asset_dir):
         raise NotADirectoryError(errno.ENOTDIR, "asset_dir is no directory", asset_dir)
+
+
+def _without_constants(fed: list[str], constants: Mapping[str, Any], asked_for: bool) -> list[str]:
+    """The feeds that are not given a constant; FreezeError when some were asked for by name and are."""
+    free = not_constant(fed, constants)
+    both = [name for name in fed if name not in free]
+    if both and asked_for:
+        raise FreezeError(
+            f"{', '.join(both)}: among the feeds and given a constant; leave it out of feeds, or out of constants",
+            nodes=dict.fromkeys(both, "fed and constant"),
+        )
+    return free
 
 
 def _without_variables(
