@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from graph_restore.dtypes import data_type
@@ -38,7 +39,7 @@ def find_variables(graph: Graph, collections: Mapping[str, Any], savers: Sequenc
     defined = {name: _variable_defs(collection, parsed) for name, collection in collections.items()}
     definitions = _definitions(defined)
     memberships = _memberships(collections, defined)
-    topology = _Topology(graph, restore_nodes(list(savers)))
+    topology = _Topology(graph, savers)
     entries = _entries(savers[0] if savers else None)
     found = []
     for node in graph.of_ops(VARIABLE_OPS):
@@ -54,9 +55,13 @@ def find_variables(graph: Graph, collections: Mapping[str, Any], savers: Sequenc
 def with_saver(variables: Iterable[Variable], saver: SaverMap | None) -> list[Variable]:
     """The variables with keys and slices as one saver has them."""
     entries = _entries(saver)
-    result = [variable.replaced(authority=dict(variable.authority)) for variable in variables]
-    for variable in result:
-        _from_saver(variable, entries.get(variable.name))
+    result = []
+    for variable in variables:
+        entry = entries.get(variable.name)
+        if entry is not None and not _agrees(variable, entry):
+            variable = variable.replaced()
+            _from_saver(variable, entry)
+        result.append(variable)
     return result
 
 
@@ -93,9 +98,13 @@ def shape_of(proto: Any) -> Shape:
 
 
 def _from_saver(variable: Variable, entry: SaverEntry | None) -> None:
-    known = (variable.checkpoint_key, variable.slice, variable.authority.get("checkpoint_key"))
-    if entry is not None and known != (entry.key, entry.slice, entry.authority):
+    if entry is not None and not _agrees(variable, entry):
         _learn(variable, entry.authority, checkpoint_key=entry.key, slice=entry.slice)
+
+
+def _agrees(variable: Variable, entry: SaverEntry) -> bool:
+    known = (variable.checkpoint_key, variable.slice, variable.authority.get("checkpoint_key"))
+    return known == (entry.key, entry.slice, entry.authority)
 
 
 def _definitions(defined: Mapping[str, Iterable[Any]]) -> dict[str, Any]:
@@ -104,7 +113,8 @@ def _definitions(defined: Mapping[str, Iterable[Any]]) -> dict[str, Any]:
     for definitions in defined.values():
         for definition in definitions:
             name = parse_tensor_name(definition.variable_name)[0]
-            if name not in found or definition.ByteSize() > found[name].ByteSize():
+            known = found.get(name)
+            if known is None or (known is not definition and definition.ByteSize() > known.ByteSize()):
                 found[name] = definition
     return found
 
@@ -154,22 +164,30 @@ def _from_definition(variable: Variable, definition: Any, collections: tuple[str
 
 
 class _Topology:
-    """Initializers and reads, found by what feeds an Assign and by which node runs it."""
+    """Initializers and reads, found by what feeds an Assign and by which node runs it; looked for when first asked
+    for, as collections tell of most."""
 
-    def __init__(self, graph: Graph, restored_by: set[str]) -> None:
+    def __init__(self, graph: Graph, savers: Iterable[SaverMap]) -> None:
         self._graph = graph
-        self._assigns: dict[str, list[Any]] = {}
-        self._reads: dict[str, list[Any]] = {}
-        for node in graph.of_ops(ASSIGN_OPS):
-            inputs = node.input[:]
-            if inputs and node.name not in restored_by:
-                target = variable_of(graph, inputs[0])
-                self._assigns.setdefault(target or "", []).append(node)
-        for node in graph.of_ops(_READS):
-            inputs = node.input[:]
-            if inputs:
-                self._reads.setdefault(parse_tensor_name(inputs[0])[0], []).append(node)
-        self._run_by_groups = self._members_of_groups()
+        self._savers = list(savers)
+
+    @cached_property
+    def _assigns(self) -> dict[str, list[Any]]:
+        """The Assigns of each variable that no saver runs."""
+        found: dict[str, list[Any]] = {}
+        restored_by = restore_nodes(self._savers)
+        for node in self._graph.of_ops(ASSIGN_OPS):
+            if node.input and node.name not in restored_by:
+                found.setdefault(variable_of(self._graph, node.input[0]) or "", []).append(node)
+        return found
+
+    @cached_property
+    def _reads(self) -> dict[str, list[Any]]:
+        found: dict[str, list[Any]] = {}
+        for node in self._graph.of_ops(_READS):
+            for source in node.input[:1]:
+                found.setdefault(parse_tensor_name(source)[0], []).append(node)
+        return found
 
     def complete(self, variable: Variable) -> None:
         """Fill in initializer, initial value, snapshot and, for an old scalar, shape."""
@@ -234,7 +252,8 @@ class _Topology:
             default=None,
         )
 
-    def _members_of_groups(self) -> dict[str, int]:
+    @cached_property
+    def _run_by_groups(self) -> dict[str, int]:
         """Assign nodes that a NoOp runs together with those of other variables, as `init` does; with how many."""
         members: dict[str, int] = {}
         all_assigns = {node.name: target for target, nodes in self._assigns.items() for node in nodes}

@@ -82,9 +82,11 @@ class Finder:
         """The variable's tensor; None when this source has none."""
         for name, box, authority in self._candidates(variable):
             if name in self._tensors:
-                facts = {**variable.authority, "checkpoint_key": authority}
-                found = variable.replaced(checkpoint_key=name, slice=box, authority=facts)
-                return Match(found, *self._tensors[name])
+                known = (variable.checkpoint_key, variable.slice, variable.authority.get("checkpoint_key"))
+                if known != (name, box, authority):
+                    facts = {**variable.authority, "checkpoint_key": authority}
+                    variable = variable.replaced(checkpoint_key=name, slice=box, authority=facts)
+                return Match(variable, *self._tensors[name])
         return None
 
     def average(self, variable: Variable) -> Match | None:
