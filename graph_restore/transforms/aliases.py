@@ -50,7 +50,7 @@ class Aliases:
 def find_aliases(draft: Draft, variables: Iterable[Variable], values: Mapping[str, str] | None = None) -> Aliases:
     """The aliases of `variables` in the draft; `values`: node to the variable whose updated value it stands for."""
     variables = list(variables)
-    consumers = _consumers(draft, {*(values or ()), *(variable.name for variable in variables)})
+    consumers = _consumers(draft, {*(values or ()), *(variable.name for variable in variables)}, variables)
     tensors: dict[Tensor, str] = {}
     accesses: list[Access] = []
     merged: dict[str, str] = {}
@@ -82,8 +82,9 @@ def find_aliases(draft: Draft, variables: Iterable[Variable], values: Mapping[st
     return Aliases(tensors, accesses, merged)
 
 
-def _consumers(draft: Draft, names: Collection[str]) -> dict[str, list[tuple[Any, int]]]:
+def _consumers(draft: Draft, names: Collection[str], variables: Iterable[Variable]) -> dict[str, list[tuple[Any, int]]]:
     """The consumers of these nodes, and of all whose op may give a reference or handle that they take from there."""
+    passing = HANDLE_PASSING if any(variable.kind == "resource" for variable in variables) else REF_PASSING
     found: dict[str, list[tuple[Any, int]]] = {}
     may_pass: dict[str, bool] = {}
     while names:
@@ -92,7 +93,7 @@ def _consumers(draft: Draft, names: Collection[str]) -> dict[str, list[tuple[Any
         users = {user.name: user for taken in new.values() for user, _ in taken if user.name not in found}
         for user in users.values():
             if user.op not in may_pass:
-                may_pass[user.op] = _may_pass(draft, user)
+                may_pass[user.op] = user.op in passing or _may_pass(draft, user)
         names = {name for name, user in users.items() if may_pass[user.op]}
     return found
 
@@ -101,7 +102,7 @@ def _may_pass(draft: Draft, node: Any) -> bool:
     """Whether nodes of this one's op give a reference or handle that they take, as far as the op alone tells."""
     op = draft.graph.ops.get(node.op)
     gives = op is not None and any(argument.is_ref for one in (op, *op.older) for argument in one.outputs)
-    return gives or node.op in HANDLE_PASSING or is_call(node, draft.graph.functions)
+    return gives or is_call(node, draft.graph.functions)
 
 
 def _role(draft: Draft, node: Any, position: int, kind: str) -> tuple[bool, bool]:
