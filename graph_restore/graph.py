@@ -13,9 +13,8 @@ from collections.abc import Collection, Container, Iterable, Iterator, Mapping, 
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from graph_restore import tensor_proto
+from graph_restore.arrays import np
 from graph_restore.errors import FormatError, NodeNotFoundError, did_you_mean
 from graph_restore.names import node_of, parse_tensor_name
 from graph_restore.ops import OpTable, op_table
@@ -23,7 +22,7 @@ from graph_restore.protos import FunctionDef, GraphDef, NodeDef
 from graph_restore.storage.coding import encode_header
 from graph_restore.storage.extent import Extent
 from graph_restore.tensor_proto import Encoded, concatenated, message_field
-from graph_restore.tensors import LazyTensor
+from graph_restore.tensors import LazyTensor, StringTensor
 
 Payloads = Mapping[tuple[str, str], LazyTensor]
 
@@ -128,12 +127,23 @@ class Graph:
 
     def constant(self, name: str) -> np.ndarray[Any, Any] | None:
         """The array that tensor `name` always is, seen through Identity; None if it is no Const."""
+        node = self._const(name)
+        return self.value(node).read() if node is not None else None
+
+    def strings(self, name: str) -> list[bytes] | None:
+        """The strings that tensor `name` always has, in order; None if it is no Const of strings."""
+        node = self._const(name)
+        tensor = self.value(node) if node is not None else None
+        return list(tensor.strings()) if isinstance(tensor, StringTensor) else None
+
+    def _const(self, name: str) -> Any | None:
+        """The Const that a tensor comes from, through nothing but Identities."""
         node = self.nodes.get(parse_tensor_name(name)[0])
         for _ in range(len(self.nodes)):
             if node is None or node.op not in ("Identity", "Const") or not name or name.startswith("^"):
                 return None
             if node.op == "Const":
-                return self.value(node).read()
+                return node
             node = self.nodes.get(parse_tensor_name(node.input[0])[0]) if node.input else None
         return None
 

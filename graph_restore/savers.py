@@ -152,21 +152,21 @@ def _key_in(graph: Graph, function: Any, nodes: dict[str, Any], value: str) -> s
 
 def keys_of(graph: Graph, node: Any) -> list[tuple[str, TensorSlice | None]]:
     """(key, slice) of every tensor a save or restore op names; empty when the names are no constants."""
-    names = graph.constant(node.input[1]) if len(node.input) > 1 else None
+    names = graph.strings(node.input[1]) if len(node.input) > 1 else None
     if names is None:
         return []
-    keys = [name.decode("utf-8", "replace") for name in names.ravel().tolist() if isinstance(name, bytes)]
+    keys = [name.decode("utf-8", "replace") for name in names]
     has_specs = node.op in ("RestoreV2", "RestoreSlice", "SaveV2", "SaveSlices") and len(node.input) > 2
-    specs = graph.constant(node.input[2]) if has_specs else None
+    specs = graph.strings(node.input[2]) if has_specs else None
     if specs is None:
         return [(key, None) for key in keys]
-    return [(key, _slice(spec)) for key, spec in zip(keys, specs.ravel().tolist())]
+    return [(key, _slice(spec)) for key, spec in zip(keys, specs)]
 
 
-def _slice(spec: Any) -> TensorSlice | None:
+def _slice(spec: bytes) -> TensorSlice | None:
     """A `shape_and_slices` entry; one that covers the whole tensor is no slice."""
     try:
-        box = TensorSlice.parse(spec.decode() if isinstance(spec, bytes) else "")
+        box = TensorSlice.parse(spec.decode())
     except (FormatError, UnicodeDecodeError):
         return None  # V1 savers write such texts for whole tensors of unknown shape
     return None if box is None or box.whole else box

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple, overload
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.dtypes import DataType, numpy_dtype, type_name
 from graph_restore.errors import NodeNotFoundError, did_you_mean
 from graph_restore.names import parse_tensor_name

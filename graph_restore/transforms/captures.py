@@ -14,8 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.dtypes import DataType
 from graph_restore.errors import FreezeError
 from graph_restore.graph import tensor_attr

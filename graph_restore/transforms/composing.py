@@ -12,8 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.dtypes import DataType, from_numpy
 from graph_restore.graph import tensor_attr
 from graph_restore.names import is_control, node_of

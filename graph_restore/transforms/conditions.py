@@ -14,8 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.dtypes import DataType, numpy_dtype
 from graph_restore.errors import FreezeError, UnsupportedFormatError
 from graph_restore.names import input_name, is_control, node_of, parse_tensor_name, tensor_name

@@ -6,8 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.dtypes import DataType, numpy_dtype, type_name
 from graph_restore.errors import FreezeError
 from graph_restore.graph import Graph, tensor_attr

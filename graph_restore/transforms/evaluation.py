@@ -10,21 +10,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import cache
+from typing import Any, TypeAlias
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.dtypes import DataType, numpy_dtype
 from graph_restore.protos import AttrValue
 
 LARGEST = 1 << 20  # bytes of a value worked out here; what is larger is left to be computed when the graph runs
-Array = np.ndarray[Any, Any]
+Array: TypeAlias = "np.ndarray[Any, Any]"
 _PLAIN_KINDS = "biufO"
 
 
 def evaluate(node: Any, inputs: Sequence[Array]) -> list[Array] | None:
     """The outputs of a node for these inputs; None where they are not certain to be TensorFlow's to the last bit."""
-    function = _OPS.get(node.op)
+    function = _functions().get(node.op)
     if function is None or not all(_is_plain(value) for value in inputs):
         return None
     try:
@@ -189,33 +189,36 @@ def _same(node: Any, *values: Array) -> list[Array]:
     return list(values)
 
 
-_OPS: dict[str, Callable[..., Any]] = {
-    **dict.fromkeys(("Identity", "IdentityN", "StopGradient", "PreventGradient", "Snapshot", "EnsureShape"), _same),
-    "LogicalNot": lambda node, value: np.logical_not(value),
-    "LogicalAnd": _compared(np.logical_and),
-    "LogicalOr": _compared(np.logical_or),
-    "Equal": _compared(np.equal), "NotEqual": _compared(np.not_equal),
-    "Less": _compared(np.less), "LessEqual": _compared(np.less_equal),
-    "Greater": _compared(np.greater), "GreaterEqual": _compared(np.greater_equal),
-    "Add": _two(np.add), "AddV2": _two(np.add), "Sub": _two(np.subtract), "Mul": _two(np.multiply),
-    "RealDiv": _two(_divided), "Div": _two(_divided), "FloorDiv": _two(_floor_divided),
-    "Neg": lambda node, value: -value, "Abs": lambda node, value: np.abs(value),
-    "Square": lambda node, value: value * value,
-    "Maximum": _of_integers(np.maximum), "Minimum": _of_integers(np.minimum),
-    "FloorMod": _of_integers(np.mod), "Cast": _cast,
-    "Shape": lambda node, value: np.array(value.shape, _shape_type(node)),
-    "Size": lambda node, value: np.array(value.size, _shape_type(node)),
-    "Rank": lambda node, value: np.array(value.ndim, np.int32),
-    "ShapeN": lambda node, *values: [np.array(value.shape, _shape_type(node)) for value in values],
-    "Reshape": _reshape, "Squeeze": _squeeze, "Fill": _fill, "Range": _range, "Slice": _slice,
-    "ExpandDims": lambda node, value, axis: np.expand_dims(value, int(axis)),
-    "StridedSlice": _strided_slice, "Gather": _gather, "GatherV2": _gather, "Tile": _tile,
-    "Concat": lambda node, axis, *values: _concat(axis, values),
-    "ConcatV2": lambda node, *values: _concat(values[-1], values[:-1]),
-    "Pack": lambda node, *values: np.stack(values, _attr_int(node, "axis")),
-    "Unpack": lambda node, value: [np.asarray(item) for item in np.moveaxis(value, _attr_int(node, "axis"), 0)],
-    "Transpose": lambda node, value, order: np.transpose(value, order.tolist()),
-    "ZerosLike": lambda node, value: np.zeros_like(value), "OnesLike": lambda node, value: np.ones_like(value),
-    "Prod": _reduced(np.prod), "Sum": _reduced(np.sum), "Max": _reduced(np.max), "Min": _reduced(np.min),
-    "All": _reduced(np.all), "Any": _reduced(np.any),
-}  # fmt: skip
+@cache
+def _functions() -> dict[str, Callable[..., Any]]:
+    """What works each op out; made when first asked for, since it takes numpy."""
+    return {
+        **dict.fromkeys(("Identity", "IdentityN", "StopGradient", "PreventGradient", "Snapshot", "EnsureShape"), _same),
+        "LogicalNot": lambda node, value: np.logical_not(value),
+        "LogicalAnd": _compared(np.logical_and),
+        "LogicalOr": _compared(np.logical_or),
+        "Equal": _compared(np.equal), "NotEqual": _compared(np.not_equal),
+        "Less": _compared(np.less), "LessEqual": _compared(np.less_equal),
+        "Greater": _compared(np.greater), "GreaterEqual": _compared(np.greater_equal),
+        "Add": _two(np.add), "AddV2": _two(np.add), "Sub": _two(np.subtract), "Mul": _two(np.multiply),
+        "RealDiv": _two(_divided), "Div": _two(_divided), "FloorDiv": _two(_floor_divided),
+        "Neg": lambda node, value: -value, "Abs": lambda node, value: np.abs(value),
+        "Square": lambda node, value: value * value,
+        "Maximum": _of_integers(np.maximum), "Minimum": _of_integers(np.minimum),
+        "FloorMod": _of_integers(np.mod), "Cast": _cast,
+        "Shape": lambda node, value: np.array(value.shape, _shape_type(node)),
+        "Size": lambda node, value: np.array(value.size, _shape_type(node)),
+        "Rank": lambda node, value: np.array(value.ndim, np.int32),
+        "ShapeN": lambda node, *values: [np.array(value.shape, _shape_type(node)) for value in values],
+        "Reshape": _reshape, "Squeeze": _squeeze, "Fill": _fill, "Range": _range, "Slice": _slice,
+        "ExpandDims": lambda node, value, axis: np.expand_dims(value, int(axis)),
+        "StridedSlice": _strided_slice, "Gather": _gather, "GatherV2": _gather, "Tile": _tile,
+        "Concat": lambda node, axis, *values: _concat(axis, values),
+        "ConcatV2": lambda node, *values: _concat(values[-1], values[:-1]),
+        "Pack": lambda node, *values: np.stack(values, _attr_int(node, "axis")),
+        "Unpack": lambda node, value: [np.asarray(item) for item in np.moveaxis(value, _attr_int(node, "axis"), 0)],
+        "Transpose": lambda node, value, order: np.transpose(value, order.tolist()),
+        "ZerosLike": lambda node, value: np.zeros_like(value), "OnesLike": lambda node, value: np.ones_like(value),
+        "Prod": _reduced(np.prod), "Sum": _reduced(np.sum), "Max": _reduced(np.max), "Min": _reduced(np.min),
+        "All": _reduced(np.all), "Any": _reduced(np.any),
+    }  # fmt: skip

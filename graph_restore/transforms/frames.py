@@ -18,8 +18,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.dtypes import DataType
 from graph_restore.graph import tensor_attr
 from graph_restore.names import input_name, is_control, node_of, parse_tensor_name

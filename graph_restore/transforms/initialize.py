@@ -11,10 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import cache
+from typing import Any, TypeAlias
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.dtypes import DataType, numpy_dtype
 from graph_restore.errors import GraphRestoreError
 from graph_restore.graph import Graph
@@ -26,7 +26,7 @@ from graph_restore.transforms.aliases import INITIALISED_TESTS
 from graph_restore.variables import VARIABLE_OPS, Variable, Variables, shapes_agree
 
 _LARGEST = 64 << 20  # bytes of a value worked out in memory; larger ones are Fills or other variables' values
-Array = np.ndarray[Any, Any]
+Array: TypeAlias = "np.ndarray[Any, Any]"
 
 
 def initialize(model: Model) -> Model:
@@ -157,7 +157,7 @@ class _InitialValues:
         return FilledTensor(node.name, node.attr["T"].type, tuple(shape.tolist()), values)
 
     def _computed(self, node: Any, inputs: list[Array]) -> LazyTensor:
-        function = _OPS.get(node.op)
+        function = _functions().get(node.op)
         if function is None:
             raise _NotConstant(f"{node.name} is a {node.op}")
         try:
@@ -215,18 +215,23 @@ def _arithmetic(function: Callable[[Array, Array], Array]) -> Callable[[Any, Arr
 
 _PASSING = {"Identity", "StopGradient", "PlaceholderWithDefault", "ReadVariableOp"}
 _FROM_SHAPE = {"Shape": _shape, "ZerosLike": _like(0), "OnesLike": _like(1)}
-_OPS: dict[str, Callable[..., Array]] = {
-    "Cast": _cast,
-    "Reshape": lambda node, value, shape: value.reshape(shape),
-    "ExpandDims": lambda node, value, axis: np.expand_dims(value, int(axis)),
-    "Pack": lambda node, *values: np.stack(values, node.attr["axis"].i if "axis" in node.attr else 0),
-    "ConcatV2": lambda node, *values: np.concatenate(values[:-1], int(values[-1])),
-    "Range": _range,
-    "Transpose": lambda node, value, order: value.transpose(order),
-    "Add": _arithmetic(np.add),
-    "AddV2": _arithmetic(np.add),
-    "Sub": _arithmetic(np.subtract),
-    "Mul": _arithmetic(np.multiply),
-    "Neg": lambda node, value: -value,
-    "Sqrt": lambda node, value: np.sqrt(value),
-}
+
+
+@cache
+def _functions() -> dict[str, Callable[..., Array]]:
+    """What works each op out; made when first asked for, since it takes numpy."""
+    return {
+        "Cast": _cast,
+        "Reshape": lambda node, value, shape: value.reshape(shape),
+        "ExpandDims": lambda node, value, axis: np.expand_dims(value, int(axis)),
+        "Pack": lambda node, *values: np.stack(values, node.attr["axis"].i if "axis" in node.attr else 0),
+        "ConcatV2": lambda node, *values: np.concatenate(values[:-1], int(values[-1])),
+        "Range": _range,
+        "Transpose": lambda node, value, order: value.transpose(order),
+        "Add": _arithmetic(np.add),
+        "AddV2": _arithmetic(np.add),
+        "Sub": _arithmetic(np.subtract),
+        "Mul": _arithmetic(np.multiply),
+        "Neg": lambda node, value: -value,
+        "Sqrt": lambda node, value: np.sqrt(value),
+    }

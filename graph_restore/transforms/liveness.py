@@ -15,8 +15,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.names import input_name, is_control, node_of, parse_tensor_name
 from graph_restore.transforms.constants import SCALAR_SHAPES_SINCE
 from graph_restore.transforms.contexts import ENTERS, EXITS, MERGES, NEXT_ITERATIONS, SWITCHES

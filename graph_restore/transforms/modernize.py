@@ -13,8 +13,7 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.dtypes import DataType
 from graph_restore.graph import Graph
 from graph_restore.model import Model

@@ -15,8 +15,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.checkpoint.streaming import pieces
 from graph_restore.dtypes import DataType, numpy_dtype, type_name
 from graph_restore.model import Model

@@ -17,8 +17,7 @@ import os
 from collections.abc import Collection, Iterator
 from typing import Any
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.graph import Graph, tensor_attr
 from graph_restore.model import Model
 from graph_restore.names import is_control, parse_tensor_name

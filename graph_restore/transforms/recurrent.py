@@ -12,14 +12,13 @@ with the state before the matrix product, as `reset_after=False` does; the two f
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.storage.extent import Extent
 from graph_restore.tensors import LazyTensor
 
-Array = np.ndarray[Any, Any]
+Array: TypeAlias = "np.ndarray[Any, Any]"
 Cell = tuple[Array, Array, Array]
 
 

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.checkpoint.converted import ConvertedTensor
 from graph_restore.checkpoint.objects import OBJECT_GRAPH_KEY, VALUE_SUFFIX
 from graph_restore.dtypes import DataType, type_name

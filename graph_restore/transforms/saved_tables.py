@@ -10,10 +10,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.discovery import shape_of
 from graph_restore.dtypes import DataType
 from graph_restore.errors import FreezeError
@@ -27,7 +26,7 @@ from graph_restore.transforms.table_users import handle_users
 
 _DENSE = ("MutableDenseHashTable", "MutableDenseHashTableV2")
 _NO_KEY = b"\0deleted"
-Array = np.ndarray[Any, Any]
+Array: TypeAlias = "np.ndarray[Any, Any]"
 
 
 def fill_saved(draft: Draft, model: Model, table: Any) -> str:

@@ -19,8 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.dtypes import DataType
 from graph_restore.errors import RestoreError
 from graph_restore.graph import tensor_attr

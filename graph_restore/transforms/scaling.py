@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.storage.extent import Extent
 from graph_restore.tensors import LazyTensor
 

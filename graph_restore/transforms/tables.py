@@ -11,8 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.dtypes import DataType, numpy_dtype, type_name
 from graph_restore.errors import FreezeError
 from graph_restore.model import Model

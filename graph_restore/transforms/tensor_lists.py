@@ -16,8 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.dtypes import DataType
 from graph_restore.graph import tensor_attr
 from graph_restore.names import input_name, is_control, node_of, parse_tensor_name

@@ -20,8 +20,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.discovery import TRAINABLE_COLLECTION
 from graph_restore.dtypes import DataType
 from graph_restore.errors import GraphRestoreError

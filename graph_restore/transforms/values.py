@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
+from graph_restore.arrays import np
 from graph_restore.dtypes import REF_OFFSET, DataType
 from graph_restore.errors import FreezeError, UnsupportedFormatError, counted, near_names
 from graph_restore.graph import tensor_attr
