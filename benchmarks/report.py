@@ -37,14 +37,12 @@ class Report:
         self.targets.append((text, met))
 
     def at_most(self, text: str, value: float, limit: float, unit: str = "times") -> None:
-        """A goal that a number must not pass, to the three digits that are printed: two runs differ by more."""
-        shown = f"{value:#.3g}".rstrip(".")
-        self.target(f"{text}: {shown} {unit}, wanted at most {limit:g}", float(shown) <= limit)
+        """A goal that a number must not pass."""
+        self.target(f"{text}: {value:.4g} {unit}, wanted at most {limit:g}", value <= limit)
 
     def at_least(self, text: str, value: float, limit: float, unit: str = "times") -> None:
-        """A goal that a number must reach, to three digits as well."""
-        shown = f"{value:#.3g}".rstrip(".")
-        self.target(f"{text}: {shown} {unit}, wanted at least {limit:g}", float(shown) >= limit)
+        """A goal that a number must reach."""
+        self.target(f"{text}: {value:.4g} {unit}, wanted at least {limit:g}", value >= limit)
 
     def equal(self, what: str, is_equal: bool, difference: str = "") -> None:
         """Whether two results agree to the last bit; a disagreement makes the run fail."""
