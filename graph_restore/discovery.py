@@ -16,28 +16,29 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from graph_restore.dtypes import data_type
+from graph_restore.dtypes import DataType, data_type
 from graph_restore.graph import Graph
 from graph_restore.names import is_control, parse_tensor_name, tensor_name
 from graph_restore.protos import VariableDef
 from graph_restore.savers import ASSIGN_OPS, restore_nodes, variable_of
 from graph_restore.slices import TensorSlice
-from graph_restore.variables import REF_OPS, VARIABLE_OPS, SaverEntry, SaverMap, Shape, Variable, Variables
+from graph_restore.variables import REF_OPS, VARIABLE_OPS, SaverEntry, SaverMap, Shape, Variable, Variables, shape_of
 
 TRAINABLE_COLLECTION = "trainable_variables"
-_SLOT_NAMES = (
+_SLOT_NAMES = frozenset((
     "Adam", "Adam_1", "adam_m", "adam_v", "Momentum", "Adagrad", "RMSProp", "RMSProp_1", "RMSProp_2", "Ftrl", "Ftrl_1",
     "Adadelta", "Adadelta_1", "AdaMax", "AdaMax_1", "LARSOptimizer", "lamb_m", "lamb_v",
-)  # fmt: skip
+))  # fmt: skip
 _READS = ("Identity", "ReadVariableOp")
 AVERAGE_NAME = "ExponentialMovingAverage"
+_BLANK = Variable("", "", DataType.DT_INVALID, None)
 
 
 def find_variables(graph: Graph, collections: Mapping[str, Any], savers: Sequence[SaverMap]) -> Variables:
     """Every variable op of the graph, in file order, with all that is known of it."""
     parsed: dict[bytes, Any] = {}
     defined = {name: _variable_defs(collection, parsed) for name, collection in collections.items()}
-    definitions = _definitions(defined)
+    definitions = _definitions(parsed.values())
     memberships = _memberships(collections, defined)
     topology = _Topology(graph, savers)
     entries = _entries(savers[0] if savers else None)
@@ -59,7 +60,7 @@ def with_saver(variables: Iterable[Variable], saver: SaverMap | None) -> list[Va
     for variable in variables:
         entry = entries.get(variable.name)
         if entry is not None and not _agrees(variable, entry):
-            variable = variable.replaced()
+            variable = variable.replaced(authority=dict(variable.authority))
             _from_saver(variable, entry)
         result.append(variable)
     return result
@@ -72,13 +73,15 @@ def _entries(saver: SaverMap | None) -> dict[str | None, SaverEntry]:
 
 def _learn(variable: Variable, authority: str, **facts: Any) -> None:
     """Add facts to a variable that is being made here; nobody else has it yet, so it need not be made anew for each."""
-    variable.__dict__.update(facts, authority={**variable.authority, **dict.fromkeys(facts, authority)})
+    variable.__dict__.update(facts)
+    variable.__dict__["authority"].update(dict.fromkeys(facts, authority))
 
 
 def _from_attributes(node: Any) -> Variable:
     kind = "ref" if node.op in REF_OPS else "resource"
     number = data_type(node.attr["dtype"].type)
-    return Variable(node.name, kind, number, _declared_shape(node), authority={"shape": "attribute"})
+    known = {"name": node.name, "kind": kind, "data_type": number, "shape": _declared_shape(node)}
+    return _BLANK.replaced(**known, authority={"shape": "attribute"})
 
 
 def _declared_shape(node: Any) -> Shape:
@@ -88,13 +91,6 @@ def _declared_shape(node: Any) -> Shape:
         shapes = node.attr["_output_shapes"].list.shape if "_output_shapes" in node.attr else ()
         return shape_of(shapes[0]) if shapes else None
     return shape_of(declared)
-
-
-def shape_of(proto: Any) -> Shape:
-    """A TensorShapeProto as a tuple; None for unknown rank, None entries for unknown sizes."""
-    if proto.unknown_rank:
-        return None
-    return tuple([size if size >= 0 else None for size in [dim.size for dim in proto.dim]])
 
 
 def _from_saver(variable: Variable, entry: SaverEntry | None) -> None:
@@ -107,14 +103,13 @@ def _agrees(variable: Variable, entry: SaverEntry) -> bool:
     return known == (entry.key, entry.slice, entry.authority)
 
 
-def _definitions(defined: Mapping[str, Iterable[Any]]) -> dict[str, Any]:
+def _definitions(parsed: Iterable[Any]) -> dict[str, Any]:
     """VariableDefs by the node name of their variable, the fullest where there are several."""
     found: dict[str, Any] = {}
-    for definitions in defined.values():
-        for definition in definitions:
+    for definition in parsed:
+        if definition is not None:
             name = parse_tensor_name(definition.variable_name)[0]
-            known = found.get(name)
-            if known is None or (known is not definition and definition.ByteSize() > known.ByteSize()):
+            if name not in found or definition.ByteSize() > found[name].ByteSize():
                 found[name] = definition
     return found
 
@@ -140,11 +135,11 @@ def _variable_def(data: bytes) -> Any:
 def _memberships(collections: Mapping[str, Any], defined: Mapping[str, Iterable[Any]]) -> dict[str, tuple[str, ...]]:
     """Node name to the collections it is in, whether listed as VariableDef or (before 1.4) by tensor name."""
     found: dict[str, list[str]] = {}
-    for name, collection in collections.items():
-        names = [definition.variable_name for definition in defined[name]]
-        for member in [*names, *collection.node_list.value]:
-            found.setdefault(parse_tensor_name(member)[0], []).append(name)
-    return {node: tuple(sorted(set(names))) for node, names in found.items()}
+    for name in sorted(collections):
+        members = {*(definition.variable_name for definition in defined[name]), *collections[name].node_list.value}
+        for node in {parse_tensor_name(member)[0] for member in members}:
+            found.setdefault(node, []).append(name)
+    return {node: tuple(names) for node, names in found.items()}
 
 
 def _from_definition(variable: Variable, definition: Any, collections: tuple[str, ...]) -> None:

@@ -8,10 +8,11 @@ by `encode`, which splices the payloads back in, or by `materialize`, which make
 from __future__ import annotations
 
 import sys
-from collections import defaultdict
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 from graph_restore import tensor_proto
 from graph_restore.arrays import np
@@ -42,27 +43,23 @@ class Graph:
     @cached_property
     def nodes(self) -> dict[str, Any]:
         """NodeDefs by name, in file order; FormatError when a name occurs twice."""
-        nodes = dict(zip(self._names, self._listed))
-        if len(nodes) != len(self._listed):
-            seen: set[str] = set()
-            twice = [name for name in self._names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
-            raise FormatError(f"node names occur twice, so the graph cannot be run: {', '.join(sorted(twice)[:5])}")
+        nodes = self._index.by_name
+        if len(nodes) != len(self._index.listed):
+            counts = Counter(node.name for node in self._index.listed)
+            twice = sorted(name for name, count in counts.items() if count > 1)
+            raise FormatError(f"node names occur twice, so the graph cannot be run: {', '.join(twice[:5])}")
         return nodes
 
     @cached_property
     def by_op(self) -> dict[str, list[Any]]:
         """NodeDefs by op, each op's in file order."""
-        found: defaultdict[str, list[Any]] = defaultdict(list)
-        for node, op in zip(self._listed, self._op_names):
-            found[op].append(node)
-        return dict(found)
+        listed = self._index.listed
+        return {op: [listed[position] for position in found] for op, found in self._index.positions.items()}
 
     def of_ops(self, ops: Container[str]) -> list[Any]:
         """The NodeDefs of any of these ops, in file order."""
-        found = [nodes for op, nodes in self.by_op.items() if op in ops]
-        if len(found) < 2:
-            return list(found[0]) if found else []
-        return [node for node, op in zip(self._listed, self._op_names) if op in ops]
+        found = [positions for op, positions in self._index.positions.items() if op in ops]
+        return [self._index.listed[position] for position in sorted(chain.from_iterable(found))]
 
     @cached_property
     def sources(self) -> Mapping[str, Sequence[str]]:
@@ -80,20 +77,8 @@ class Graph:
         return consumers(self.nodes, map(self.sources.__getitem__, self.nodes))
 
     @cached_property
-    def _listed(self) -> list[Any]:
-        """The nodes: a message makes a new object for each of those that are not held."""
-        return list(self.graph_def.node)
-
-    @cached_property
-    def _names(self) -> list[str]:
-        """The name of every node."""
-        return [node.name for node in self._listed]
-
-    @cached_property
-    def _op_names(self) -> list[str]:
-        """The op of every node."""
-        texts: dict[str, str] = {}
-        return [texts.setdefault(op, op) for op in (node.op for node in self._listed)]
+    def _index(self) -> _Index:
+        return _indexed(self.graph_def.node)
 
     @cached_property
     def ops(self) -> OpTable:
@@ -147,12 +132,22 @@ class Graph:
             node = self.nodes.get(parse_tensor_name(node.input[0])[0]) if node.input else None
         return None
 
-    def replaced(self, nodes: Iterable[Any], payloads: Payloads) -> Graph:
-        """A graph of these nodes and payloads, with this one's library, versions and op list."""
-        result = GraphDef()
-        result.MergeFrom(_without_nodes(self.graph_def))
-        result.node.extend(nodes)
-        return Graph(result, payloads, self.op_list)
+    def replaced(self, nodes: Iterable[Any], payloads: Payloads, change: Callable[[Any], None] | None = None) -> Graph:
+        """A graph of copies of these nodes and payloads, with this one's library, versions and op list. `change`: what
+        is done to each copy, at once, as to come back to a node takes time."""
+        graph_def = _without_nodes(self.graph_def)
+
+        def copies() -> Iterator[Any]:
+            for node in nodes:
+                copy = graph_def.node.add()
+                copy.CopyFrom(node)
+                if change is not None:
+                    change(copy)
+                yield copy
+
+        result = Graph(graph_def, payloads, self.op_list)
+        result._index = _indexed(copies())
+        return result
 
     def encode(self) -> Encoded:
         """The serialized GraphDef, complete, as a stream of bytes and stretches of the files payloads lie in."""
@@ -191,6 +186,27 @@ class Graph:
         rest_of_library.CopyFrom(library)
         rest_of_library.ClearField("function")
         return concatenated([*pieces, rest_of_library.SerializeToString(deterministic=True)])
+
+
+class _Index(NamedTuple):
+    """Nodes in file order, held as a message makes a new object for each that is not; by name; and where in the list
+    those of each op are."""
+
+    listed: list[Any]
+    by_name: dict[str, Any]
+    positions: dict[str, list[int]]
+
+
+def _indexed(nodes: Iterable[Any]) -> _Index:
+    """All that an index tells of a node is asked at once: to come to a node is what takes time."""
+    listed: list[Any] = []
+    by_name: dict[str, Any] = {}
+    positions: defaultdict[str, list[int]] = defaultdict(list)
+    for position, node in enumerate(nodes):
+        listed.append(node)
+        by_name[node.name] = node
+        positions[node.op].append(position)
+    return _Index(listed, by_name, dict(positions))
 
 
 class _Sources(dict[str, Sequence[str]]):

@@ -77,12 +77,13 @@ def variable_of(graph: Graph, name: str) -> str | None:
     """The variable node that tensor `name` is, or is a plain read of; None if there is none."""
     nodes = graph.nodes
     for _ in range(len(nodes)):
-        node = nodes.get(name) or nodes.get(parse_tensor_name(name)[0])
+        owner = name if name in nodes else parse_tensor_name(name)[0]
+        node = nodes.get(owner)
         if node is None:
             return None
         op = node.op
         if op in VARIABLE_OPS:
-            return str(node.name)
+            return owner
         if op not in _SEEN_THROUGH or not node.input or is_control(name):
             return None
         name = node.input[0]
@@ -179,7 +180,7 @@ def _takers(graph: Graph) -> _Takers:
     waiting: list[tuple[str, str]] = []
     for op in (*sorted(ASSIGN_OPS), *sorted(_VALUE_CARRIERS)) if reached else ():
         position = 1 if op in ASSIGN_OPS else 0
-        taken = [(node.name, node.input[:]) for node in graph.by_op.get(op, ())]
+        taken = [(node.name, node.input) for node in graph.by_op.get(op, ())]
         waiting += [(name, inputs[position]) for name, inputs in taken if len(inputs) > position]
     for distance in range(8):  # as far as the values go; every other Identity is left alone, but for very long ways
         taking = [(name, item) for name, item in waiting if distance == 7 or item.partition(":")[0] in reached]

@@ -13,7 +13,6 @@ from typing import Any
 
 from graph_restore.api import load
 from graph_restore.checkpoint import Checkpoint, find_checkpoint, latest_checkpoint, load_checkpoint
-from graph_restore.discovery import shape_of
 from graph_restore.dtypes import type_name
 from graph_restore.errors import CheckpointNotFoundError, FormatError, UnsupportedFormatError
 from graph_restore.formats.event_file import event_graphs
@@ -26,7 +25,7 @@ from graph_restore.names import node_of, parse_tensor_name, tensor_name
 from graph_restore.recognise import recognise
 from graph_restore.storage import files
 from graph_restore.transforms.fetches import candidate_fetches
-from graph_restore.variables import Shape
+from graph_restore.variables import Shape, shape_of
 
 _DATA_FILE = re.compile(r"\.data-\d{5}-of-\d{5}$")
 _PLACEHOLDERS = ("Placeholder", "PlaceholderV2", "PlaceholderWithDefault")

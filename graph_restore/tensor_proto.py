@@ -7,9 +7,8 @@ values than the shape asks for mean that the last one repeats. See tensorflow/co
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from graph_restore.arrays import np
 from graph_restore.dtypes import DataType, data_type, item_size, numpy_dtype
@@ -32,8 +31,7 @@ STRIPPED = b"<stripped "  # the content of constants in graphs that are for look
 _STRIPPED_MOST = 40  # bytes
 
 
-@dataclass(frozen=True)
-class Encoded:
+class Encoded(NamedTuple):
     """Bytes to be written: how many, and a function that gives them in order."""
 
     length: int

@@ -15,6 +15,7 @@ from graph_restore.arrays import np
 from graph_restore.dtypes import DataType, numpy_dtype, type_name
 from graph_restore.errors import NodeNotFoundError, did_you_mean
 from graph_restore.names import parse_tensor_name
+from graph_restore.protos import TensorShapeProto
 from graph_restore.slices import TensorSlice
 from graph_restore.tensors import LazyTensor
 
@@ -97,6 +98,19 @@ def describe(data_type: int, shape: Shape) -> str:
     if shape is None:
         return f"{type_name(data_type)} [unknown rank]"
     return f"{type_name(data_type)} [{', '.join('?' if size is None else str(size) for size in shape)}]"
+
+
+def shape_of(proto: Any) -> Shape:
+    """A TensorShapeProto as a tuple; None for unknown rank, None entries for unknown sizes."""
+    return _shape(proto.SerializeToString())
+
+
+@lru_cache(1024)
+def _shape(data: bytes) -> Shape:
+    proto = TensorShapeProto.FromString(data)
+    if proto.unknown_rank:
+        return None
+    return tuple([size if size >= 0 else None for size in [dim.size for dim in proto.dim]])
 
 
 def shapes_agree(declared: Shape, found: tuple[int, ...]) -> bool:

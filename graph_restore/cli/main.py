@@ -5,6 +5,7 @@ Exit status: 0 done, 1 the files are bad or disagree, 2 usage. A verb's module i
 
 from __future__ import annotations
 
+import atexit
 import errno
 import gc
 import signal
@@ -59,6 +60,7 @@ class _Verbs(Verbs):
 
     def invoke(self, ctx: click.Context) -> Any:
         gc.set_threshold(1_000_000)  # what a command makes lives to its end; the search for it is a tenth of all
+        atexit.register(gc.freeze)  # nor is it searched for then
         try:
             with _ended_in_order():
                 return super().invoke(ctx)

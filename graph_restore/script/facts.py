@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from graph_restore.api import own_checkpoint
-from graph_restore.discovery import shape_of
 from graph_restore.dtypes import REF_OFFSET, DataType
 from graph_restore.errors import RestoreError, UpgradeError
 from graph_restore.graph import Graph
@@ -27,7 +26,7 @@ from graph_restore.transforms.modernize import modernize
 from graph_restore.transforms.restore import restore
 from graph_restore.transforms.tensorflow2 import cut, for_tensorflow2
 from graph_restore.transforms.training import is_trainable, updated_variables
-from graph_restore.variables import Shape
+from graph_restore.variables import Shape, shape_of
 
 _FLOATS = {DataType.DT_FLOAT, DataType.DT_DOUBLE, DataType.DT_HALF, DataType.DT_BFLOAT16}
 

@@ -6,11 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from graph_restore.discovery import shape_of
 from graph_restore.graph import Graph
 from graph_restore.names import is_control, node_of
 from graph_restore.transforms.feeds import output_shape
-from graph_restore.variables import VARIABLE_OPS, Shape
+from graph_restore.variables import VARIABLE_OPS, Shape, shape_of
 
 _PASSING = ("Identity", "Cast", "Relu", "Neg", "StopGradient")
 _READS = ("Identity", "ReadVariableOp", "Enter", "RefEnter", "Cast", "Rsqrt", "Sqrt", "Reciprocal", "Neg", "Exp")

@@ -51,7 +51,6 @@ def encode_varint(value: int) -> bytes:
 
 
 @lru_cache(4096)
-@lru_cache(4096)
 def encode_header(number: int, length: int) -> bytes:
     """The bytes before a length-delimited field's content."""
     return encode_varint(number << 3 | BYTES) + encode_varint(length)

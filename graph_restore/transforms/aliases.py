@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from graph_restore.dtypes import DataType
 from graph_restore.errors import UnsupportedFormatError
@@ -28,8 +28,7 @@ INITIALISED_TESTS = frozenset({"IsVariableInitialized", "VarIsInitializedOp"})
 _TWO_OUTPUTS = frozenset({"Switch", "RefSwitch"})
 
 
-@dataclass(frozen=True)
-class Access:
+class Access(NamedTuple):
     """Input `position` of `node` takes a variable; `updates` whether it may change it."""
 
     variable: str

@@ -76,6 +76,8 @@ class Draft:
     def sources(self) -> list[Sequence[str]]:
         """For each node, in order, the names of the nodes that it takes its inputs from now, one for each."""
         own, known = self._own_sources(), self.graph.sources
+        if not own:
+            return list(map(known.__getitem__, self.nodes))
         return [own[name] if name in own else known[name] for name in self.nodes]
 
     def _own_sources(self) -> dict[str, Sequence[str]]:
@@ -129,9 +131,9 @@ class Draft:
         result.notes = self.notes
         return result
 
-    def finish(self) -> Graph:
-        """The draft as a Graph."""
-        graph = self.graph.replaced(self.nodes.values(), self.payloads)
+    def finish(self, change: Callable[[Any], None] | None = None) -> Graph:
+        """The draft as a Graph; `change`: what is still done to each node of it."""
+        graph = self.graph.replaced(self.nodes.values(), self.payloads, change)
         library = graph.graph_def.library.function
         for position in reversed(range(len(library))):
             if library[position].signature.name in self.functions:

@@ -25,8 +25,7 @@ _HOLDERS = "ResourceHandleOp"  # BoostedTreesEnsemble..., QuantileStream..., Fer
 
 def finished(draft: Draft, kept: Variables, keep_devices: bool) -> Graph:
     """The draft as a clean graph that surely has no variable but those kept and no dangling input."""
-    graph = draft.finish()
-    _clean(graph, keep_devices)
+    graph = draft.finish(_Cleaner(draft, keep_devices))
     left = [node.name for node in graph.of_ops(VARIABLE_OPS) if kept.get(node.name) is None]
     if left:
         raise FreezeError(
@@ -51,29 +50,36 @@ def finished(draft: Draft, kept: Variables, keep_devices: bool) -> Graph:
     return graph
 
 
-def _clean(graph: Graph, keep_devices: bool) -> None:
-    """Drop attrs that no longer hold, reference types, and (unless kept) devices, in a graph just made."""
-    for op, nodes in graph.by_op.items():
-        kinds = _type_attrs(graph, op)
-        for node in nodes:
-            attrs = node.attr
-            if "_output_shapes" in attrs:
-                if op == "Placeholder":
-                    _keep_shape(node)
-                del attrs["_output_shapes"]
-            if "_class" in attrs:
-                keep_living(node, graph.nodes)
-            for key in list(attrs) if kinds is None else kinds:
-                if key in attrs and (value := attrs[key]).type > REF_OFFSET:
-                    value.type -= REF_OFFSET
-            if not keep_devices and node.device:
-                node.device = ""
+class _Cleaner:
+    """Called with a node of a graph that is being made, drops attrs that no longer hold, reference types, and (unless
+    kept) devices."""
+
+    def __init__(self, draft: Draft, keep_devices: bool) -> None:
+        self._draft, self._keep_devices = draft, keep_devices
+        self._types: dict[str, list[str] | None] = {}
+
+    def __call__(self, node: Any) -> None:
+        op, attrs = node.op, node.attr
+        if op not in self._types:
+            self._types[op] = _type_attrs(self._draft, op)
+        kinds = self._types[op]
+        if "_output_shapes" in attrs:
+            if op == "Placeholder":
+                _keep_shape(node)
+            del attrs["_output_shapes"]
+        if "_class" in attrs:
+            keep_living(node, self._draft.nodes)
+        for key in list(attrs) if kinds is None else kinds:
+            if key in attrs and (value := attrs[key]).type > REF_OFFSET:
+                value.type -= REF_OFFSET
+        if not self._keep_devices and node.device:
+            node.device = ""
 
 
-def _type_attrs(graph: Graph, name: str) -> list[str] | None:
+def _type_attrs(draft: Draft, name: str) -> list[str] | None:
     """The attrs of an op that are a type; None where its definition does not tell of all."""
-    op = graph.ops.get(name)
-    if op is None or name in graph.functions:
+    op = draft.graph.ops.get(name)
+    if op is None or draft.function(name) is not None:
         return None
     return sorted({key for one in (op, *op.older) for key, attr in one.attrs.items() if attr.type == "type"})
 

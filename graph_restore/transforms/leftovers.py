@@ -25,6 +25,8 @@ def leftovers(model: Model, variables: Iterable[Variable]) -> set[str]:
 
 def stand_ins(variables: Iterable[Variable], left: set[str]) -> dict[str, str]:
     """Variable name to the name of the leftover it is used in place of, where that is one variable's only."""
+    if not left:
+        return {}
     named = ((variable.name, _NUMBERED.fullmatch(variable.name)) for variable in variables)
     found = {name: match[1] for name, match in named if match is not None and match[1] in left and name not in left}
     counts = Counter(found.values())

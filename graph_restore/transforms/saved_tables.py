@@ -13,7 +13,6 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 from graph_restore.arrays import np
-from graph_restore.discovery import shape_of
 from graph_restore.dtypes import DataType
 from graph_restore.errors import FreezeError
 from graph_restore.graph import tensor_attr
@@ -23,6 +22,7 @@ from graph_restore.tensors import LazyTensor, lazy
 from graph_restore.transforms.aliases import HANDLE_PASSING
 from graph_restore.transforms.draft import Draft, add_const
 from graph_restore.transforms.table_users import handle_users
+from graph_restore.variables import shape_of
 
 _DENSE = ("MutableDenseHashTable", "MutableDenseHashTableV2")
 _NO_KEY = b"\0deleted"
