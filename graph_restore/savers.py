@@ -166,6 +166,8 @@ def keys_of(graph: Graph, node: Any) -> list[tuple[str, TensorSlice | None]]:
 
 def _slice(spec: bytes) -> TensorSlice | None:
     """A `shape_and_slices` entry; one that covers the whole tensor is no slice."""
+    if not spec:
+        return None  # as most have it
     try:
         box = TensorSlice.parse(spec.decode())
     except (FormatError, UnicodeDecodeError):

@@ -84,18 +84,26 @@ def scan_tensor_proto(name: str, source: Source, offset: int, end: int) -> LazyT
     FormatError when the bytes are no TensorProto; UnsupportedFormatError for resource handles and variants.
     """
     window = Window(source)
-    number = 0
+    number = strings = 0
     shape: tuple[int, ...] = ()
     values: list[Field] = []
-    for field in window.fields(offset, end):
-        if field.number == _DTYPE and field.wire_type == VARINT:
-            number = field.value
-        elif field.number == _SHAPE and field.wire_type == BYTES:
-            shape = scan_shape(window, field)
-        elif field.number in (_CONTENT, _STRINGS) or field.number in FIXED_FIELDS or field.number in VARINT_FIELDS:
-            values.append(field)
+    position = offset
+    while position < end:
+        count, position = window.past_alike(_STRINGS, position, end)
+        strings += count
+        for field in window.fields(position, end):
+            position = field.end
+            if field.number == _DTYPE and field.wire_type == VARINT:
+                number = field.value
+            elif field.number == _SHAPE and field.wire_type == BYTES:
+                shape = scan_shape(window, field)
+            elif field.number == _STRINGS:
+                strings += 1
+                break
+            elif field.number == _CONTENT or field.number in FIXED_FIELDS or field.number in VARINT_FIELDS:
+                values.append(field)
     whole = Extent(source, offset, end - offset)
-    tensor = _stored(name, data_type(number), shape, values, whole)
+    tensor = _stored(name, data_type(number), shape, values, strings, whole)
     tensor.proto = whole
     return tensor
 
@@ -115,11 +123,13 @@ def scan_shape(window: Window, shape: Field) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-def _stored(name: str, kind: DataType, shape: tuple[int, ...], values: list[Field], whole: Extent) -> LazyTensor:
+def _stored(
+    name: str, kind: DataType, shape: tuple[int, ...], values: list[Field], strings: int, whole: Extent
+) -> LazyTensor:
     content = [field for field in values if field.number == _CONTENT and field.length]
     _refuse_stripped(name, kind, content, whole.source)
     if kind is DataType.DT_STRING:
-        return ProtoStringTensor(name, shape, whole, sum(field.number == _STRINGS for field in values))
+        return ProtoStringTensor(name, shape, whole, strings)
     if kind in (DataType.DT_RESOURCE, DataType.DT_VARIANT, DataType.DT_INVALID):
         raise UnsupportedFormatError(f"tensor {name} is of type {kind.name} and has no values to read")
     values = content[-1:] or [field for field in values if field.number == _LISTS.get(kind, 7)]  # others are not read

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, overload
 
 from graph_restore.arrays import np
@@ -115,8 +115,10 @@ def _shape(data: bytes) -> Shape:
 
 def shapes_agree(declared: Shape, found: tuple[int, ...]) -> bool:
     """Whether a tensor of shape `found` can be of the declared shape, which may be unknown in part."""
-    return declared is None or (
-        len(declared) == len(found) and all(size in (None, other) for size, other in zip(declared, found))
+    return (
+        declared is None
+        or declared == found
+        or (len(declared) == len(found) and all(size in (None, other) for size, other in zip(declared, found)))
     )
 
 
@@ -125,8 +127,14 @@ class Variables(Sequence[Variable]):
 
     def __init__(self, variables: Iterable[Variable] = ()) -> None:
         self._list = tuple(variables)
-        self._by_name = {variable.name: variable for variable in self._list}
-        self._by_read = {parse_tensor_name(one.snapshot)[0]: one for one in self._list if one.snapshot is not None}
+
+    @cached_property
+    def _by_name(self) -> dict[str, Variable]:
+        return {variable.name: variable for variable in self._list}
+
+    @cached_property
+    def _by_read(self) -> dict[str, Variable]:
+        return {parse_tensor_name(one.snapshot)[0]: one for one in self._list if one.snapshot is not None}
 
     @overload
     def __getitem__(self, key: int | str) -> Variable: ...

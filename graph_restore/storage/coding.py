@@ -143,6 +143,19 @@ class Window:
             position = content + length
         return base + position
 
+    def past_alike(self, number: int, offset: int, end: int) -> tuple[int, int]:
+        """(how many short fields of this number, under 16, with bytes follow each other from `offset` on, where they
+        end), as far as the window reaches."""
+        data, base, tag = self._data, self._start, number << 3 | BYTES
+        position, stop, count = offset - base, min(end - base, len(data)), 0
+        while 0 <= position < stop - 1 and data[position] == tag and data[position + 1] < 0x80:
+            after = position + 2 + data[position + 1]
+            if after > stop:
+                break
+            position = after
+            count += 1
+        return count, base + position
+
     def contents(self, offset: int, end: int) -> Iterator[tuple[int, bytes]]:
         """(number, bytes of the content) of every field; CorruptionError as for `fields`."""
         while offset < end:
