@@ -53,7 +53,7 @@ def _large(run: Run) -> None:
 
 def _nodes(run: Run) -> None:
     model = ensure("nodes_1000" if run.quick else "nodes_100000", run.work)
-    timings = freezing.measure("graph of many nodes", model, run.out, run.rounds(3), run.report)
+    timings = freezing.measure("graph of many nodes", model, run.out, run.rounds(5), run.report)
     _against_tensorflow("graph of many nodes", timings, 15, run)
 
 
@@ -98,7 +98,7 @@ def _start(run: Run) -> None:
 
 
 def _live(run: Run) -> None:
-    live.measure(run.large(), run.out, run.rounds(5), run.report, meaningful=not run.quick)
+    live.measure(run.large(), run.out, run.rounds(9), run.report, meaningful=not run.quick)
 
 
 PARTS: dict[str, Callable[[Run], None]] = {

@@ -73,7 +73,7 @@ constexpr bool is_needed_kernel(const char* name) {{
 
 def needed_ops(graph: Graph) -> list[str]:
     """The ops of a graph and of its functions, sorted; functions themselves are none."""
-    bodies = [graph.graph_def.node, *(function.node_def for function in graph.graph_def.library.function)]
+    bodies = [graph.graph_def.node, *(function.node_def for function in graph.library.function)]
     return sorted({node.op for body in bodies for node in body} - set(graph.functions))
 
 

@@ -8,8 +8,9 @@ by `encode`, which splices the payloads back in, or by `materialize`, which make
 from __future__ import annotations
 
 import sys
+import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ from graph_restore.tensor_proto import Encoded, concatenated, message_field
 from graph_restore.tensors import LazyTensor, StringTensor
 
 Payloads = Mapping[tuple[str, str], LazyTensor]
+_FOUND_IN_IT = {"nodes", "by_op", "sources", "functions", "consumers", "_index", "ops"}
 
 
 class Graph:
@@ -36,12 +38,39 @@ class Graph:
     """
 
     def __init__(self, graph_def: Any, payloads: Payloads | None = None, op_list: Any = None) -> None:
-        self.graph_def = graph_def
+        self._message = graph_def
+        self._packed = b""
         self.payloads: dict[tuple[str, str], LazyTensor] = dict(payloads or {})
         self.op_list = op_list
 
+    @property
+    def graph_def(self) -> Any:
+        """The GraphDef, without the payloads."""
+        if self._message is None:
+            self._message = GraphDef.FromString(zlib.decompress(self._packed))
+            self._packed = b""
+        return self._message
+
+    def pack(self) -> None:
+        """Hold the GraphDef as compressed bytes, a fiftieth of its memory, until it is looked at again."""
+        if self._message is not None:
+            self._packed = zlib.compress(self._message.SerializeToString(), 1)
+            self._message = None
+            for name in _FOUND_IN_IT & self.__dict__.keys():
+                del self.__dict__[name]
+
+    @property
+    def library(self) -> Any:
+        """The FunctionDefLibrary."""
+        return self.graph_def.library
+
+    @property
+    def versions(self) -> Any:
+        """The VersionDef."""
+        return self.graph_def.versions
+
     @cached_property
-    def nodes(self) -> dict[str, Any]:
+    def nodes(self) -> Mapping[str, Any]:
         """NodeDefs by name, in file order; FormatError when a name occurs twice."""
         nodes = self._index.by_name
         if len(nodes) != len(self._index.listed):
@@ -56,6 +85,11 @@ class Graph:
         listed = self._index.listed
         return {op: [listed[position] for position in found] for op, found in self._index.positions.items()}
 
+    def op_of(self, name: str) -> str | None:
+        """The op of the node of that name; None where there is none."""
+        node = self.nodes.get(name)
+        return None if node is None else str(node.op)
+
     def of_ops(self, ops: Container[str]) -> list[Any]:
         """The NodeDefs of any of these ops, in file order."""
         found = [positions for op, positions in self._index.positions.items() if op in ops]
@@ -69,7 +103,7 @@ class Graph:
     @cached_property
     def functions(self) -> dict[str, Any]:
         """FunctionDefs of the library by name."""
-        return {function.signature.name: function for function in self.graph_def.library.function}
+        return {function.signature.name: function for function in self.library.function}
 
     @cached_property
     def consumers(self) -> dict[str, list[tuple[Any, int]]]:
@@ -86,7 +120,7 @@ class Graph:
         table = op_table()
         if self.op_list is not None and self.op_list.op:
             table = table.with_op_list(self.op_list)
-        functions = [function.signature for function in self.graph_def.library.function]
+        functions = [function.signature for function in self.library.function]
         if functions:
             from graph_restore.protos import OpList
 
@@ -132,33 +166,30 @@ class Graph:
             node = self.nodes.get(parse_tensor_name(node.input[0])[0]) if node.input else None
         return None
 
-    def replaced(self, nodes: Iterable[Any], payloads: Payloads, change: Callable[[Any], None] | None = None) -> Graph:
-        """A graph of copies of these nodes and payloads, with this one's library, versions and op list. `change`: what
-        is done to each copy, at once, as to come back to a node takes time."""
-        graph_def = _without_nodes(self.graph_def)
+    def replaced(self, nodes: Iterable[Any], payloads: Payloads) -> Graph:
+        """A graph of copies of these nodes and payloads, with this one's library, versions and op list."""
+        result = self.head()
+        result.node.extend(nodes)
+        return Graph(result, payloads, self.op_list)
 
-        def copies() -> Iterator[Any]:
-            for node in nodes:
-                copy = graph_def.node.add()
-                copy.CopyFrom(node)
-                if change is not None:
-                    change(copy)
-                yield copy
-
-        result = Graph(graph_def, payloads, self.op_list)
-        result._index = _indexed(copies())
-        return result
+    def head(self) -> Any:
+        """A GraphDef that has all but the nodes."""
+        return _without_nodes(self.graph_def)
 
     def encode(self) -> Encoded:
         """The serialized GraphDef, complete, as a stream of bytes and stretches of the files payloads lie in."""
-        pieces: list[bytes | Encoded] = list(_encode_nodes(self.graph_def.node, self.payloads, "", 1))
-        rest = _without_nodes(self.graph_def)
+        pieces: list[bytes | Encoded] = list(_encode_nodes(self._to_encode(), self.payloads, "", 1))
+        rest = self.head()
         if any(function for function, _ in self.payloads):
             library = rest.library
             pieces += message_field(2, self._encode_library(library))
             rest.ClearField("library")
         pieces.append(rest.SerializeToString(deterministic=True))
         return concatenated(pieces)
+
+    def _to_encode(self) -> Iterator[Any]:
+        """The nodes, each of which is done with when the next one is taken."""
+        yield from self.graph_def.node
 
     def write(self, file: Any) -> None:
         """Append the serialized GraphDef to a storage.output.AtomicFile, payloads spliced and checked."""
@@ -246,8 +277,9 @@ def consumers_of(
 ) -> dict[str, list[tuple[Any, int]]]:
     """The same for the nodes of these names only."""
     found: dict[str, list[tuple[Any, int]]] = {name: [] for name in names}
+    takes_none = found.keys().isdisjoint
     for node, sources in zip(nodes.values(), taken):
-        if not found.keys().isdisjoint(sources):
+        if not takes_none(sources):
             for position, source in enumerate(sources):
                 if source in found:
                     found[source].append((node, position))

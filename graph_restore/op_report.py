@@ -38,7 +38,7 @@ def report_ops(model: Model, fetches: Iterable[str] | None = None) -> dict[str, 
         "kind": "ops",
         "path": model.source.path,
         "tensorflow": op_table().versions[-1],
-        "producer": graph.graph_def.versions.producer,
+        "producer": graph.versions.producer,
         "ops": ops,
         "outputs": [
             {"name": name, "needs": sorted(gone & _needed(graph, name))} for name in _outputs(model, graph, fetches)
@@ -49,7 +49,7 @@ def report_ops(model: Model, fetches: Iterable[str] | None = None) -> dict[str, 
 def _counted(graph: Graph, nodes: Iterable[Any]) -> Counter[str]:
     """Ops of nodes and of every function of the library; calls of functions by their names are no ops."""
     counts = Counter(node.op for node in nodes)
-    for function in graph.graph_def.library.function:
+    for function in graph.library.function:
         counts.update(node.op for node in function.node_def)
     return Counter({name: count for name, count in counts.items() if name not in graph.functions})
 

@@ -107,8 +107,8 @@ def summarise_model(model: Model) -> dict[str, Any]:
         "path": model.source.path,
         "format": model.source.format,
         "tensorflow_version": model.source.tensorflow_version,
-        "producer": graph.graph_def.versions.producer,
-        "min_consumer": graph.graph_def.versions.min_consumer,
+        "producer": graph.versions.producer,
+        "min_consumer": graph.versions.min_consumer,
         "tags": list(model.source.tags),
         "nodes": len(graph.graph_def.node),
         "signatures": {name: _signature(value) for name, value in sorted(model.signatures.items())},
@@ -141,8 +141,7 @@ def frozen_variables(before: Model, after: Model) -> list[str]:
 
 def _is_constant(model: Model, name: str | None) -> bool:
     """Whether a node is a Const, or the Cast of one that is stored in half precision."""
-    node = model.graph.nodes.get(node_of(name or ""))
-    return node is not None and node.op in ("Const", "Cast")
+    return model.graph.op_of(node_of(name or "")) in ("Const", "Cast")
 
 
 def summarise_fit(restored: Model) -> dict[str, Any]:
@@ -209,7 +208,7 @@ def _stated_shape(graph: Graph, node: Any) -> Shape:
     if node.op not in _PLACEHOLDERS or "shape" not in node.attr:
         return None
     shape = shape_of(node.attr["shape"].shape)
-    old = node.op == "Placeholder" and graph.graph_def.versions.producer <= 21
+    old = node.op == "Placeholder" and graph.versions.producer <= 21
     return None if old and shape == () else shape
 
 
@@ -223,7 +222,7 @@ def _described(name: str, number: int, shape: Shape) -> dict[str, Any]:
 
 def _count_ops(graph: Graph) -> dict[str, int]:
     counts = Counter(node.op for node in graph.graph_def.node)
-    for function in graph.graph_def.library.function:
+    for function in graph.library.function:
         counts.update(node.op for node in (*function.node_def, *function.node))
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 

@@ -201,11 +201,12 @@ def encode(tensor: LazyTensor) -> Encoded:
 
 def encode_head(tensor: LazyTensor) -> bytes:
     """The dtype and shape fields."""
-    return _head(tensor.data_type, tensor.shape)
+    return head_of(tensor.data_type, tensor.shape)
 
 
 @lru_cache(1024)
-def _head(number: int, sizes: tuple[int, ...]) -> bytes:
+def head_of(number: int, sizes: tuple[int, ...]) -> bytes:
+    """The dtype and shape fields of a tensor of that type and shape."""
     shape = b"".join(_dim(size) for size in sizes)
     return encode_varint(_DTYPE << 3) + encode_varint(number) + encode_header(_SHAPE, len(shape)) + shape
 

@@ -82,7 +82,7 @@ def report(before: Model, frozen: Model, path: str, kept: str | None = None, *, 
     that were kept; `inline`: how tables are filled."""
     variables = frozen_variables(before, frozen)
     facts = {
-        "wrote": f"{sized(path)}, {len(frozen.graph.graph_def.node)} nodes",
+        "wrote": f"{sized(path)}, {len(frozen.graph.nodes)} nodes",
         "fetches": ", ".join(frozen.fetches) or "none",
         "feeds": ", ".join(described(tensor) for tensor in placeholders(frozen)) or "none",
         "variables": f"{len(variables)} frozen, {_others(before, frozen, len(variables))}",

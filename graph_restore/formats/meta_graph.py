@@ -137,7 +137,7 @@ def _meta_info(model: Model, tags: Iterable[str]) -> Any:
     del info.tags[:]
     info.tags.extend(tags)
     described = {op.name for op in info.stripped_op_list.op}
-    functions = {function.signature.name for function in model.graph.graph_def.library.function}
+    functions = {function.signature.name for function in model.graph.library.function}
     for name in sorted(_ops(model.graph) - described - functions):
         op_def = op_table().op_def(name)
         if op_def is not None:
@@ -146,5 +146,5 @@ def _meta_info(model: Model, tags: Iterable[str]) -> Any:
 
 
 def _ops(graph: Graph) -> set[str]:
-    nodes = [graph.graph_def.node, *(function.node_def for function in graph.graph_def.library.function)]
+    nodes = [graph.graph_def.node, *(function.node_def for function in graph.library.function)]
     return {node.op for body in nodes for node in body}

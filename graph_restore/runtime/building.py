@@ -15,8 +15,10 @@ from graph_restore.runtime.handles import tell_handles
 from graph_restore.runtime.importing import Imported, import_graph
 from graph_restore.runtime.live import LiveModel
 from graph_restore.runtime.variables import RestoredVariable, add_to_collections, make_setters, make_variable
+from graph_restore.savers import saved_tables
 from graph_restore.transforms.calls import CALLS, without_calls
 from graph_restore.transforms.prepare import prepare
+from graph_restore.transforms.table_fillers import table_initializers
 from graph_restore.transforms.tensor_arrays import with_modern_arrays
 from graph_restore.transforms.training import is_trainable, updated_variables
 from graph_restore.variables import RESOURCE_OPS, Variables
@@ -37,22 +39,31 @@ class Wanted:
 
 @uncollected()
 def build(
-    model: Model, keyed: Variables, wanted: Wanted, folders: Sequence[str], options: Mapping[str, Any]
+    model: Model,
+    keyed: Variables,
+    wanted: Wanted,
+    folders: Sequence[str],
+    options: Mapping[str, Any],
+    own: bool = False,
 ) -> tuple[list[Any], LiveModel]:
-    """Import the graph and make its variables: (the elements asked for, the live model)."""
+    """Import the graph and make its variables: (the elements asked for, the live model). `own`: the model is nobody
+    else's, so that its graph need not be at hand."""
     tf = tensorflow()
     graph = prepare(model, clear_devices=wanted.clear_devices, taken=_shared_names(wanted.graph), asset_folders=folders)
     forget_numbered_gradients(graph)
     graph = without_calls(with_modern_arrays(graph), {*CALLS, *graph.functions})
+    tables, fillers = saved_tables(model.graph), table_initializers(model)
+    if own:
+        model.graph.pack()
     found, imported = import_graph(graph, wanted.graph, wanted.scope, wanted.input_map, wanted.return_elements)
     with tf.control_dependencies(None), wanted.graph.device(None):
-        setters = make_setters(model, keyed, imported)
+        setters = make_setters(model.savers, graph, keyed, imported)
         variables = _variables(keyed, graph, imported, setters, wanted)
         restore_collections(model, graph, imported)
     register_gradients()
     if graph.functions:
         tell_handles(wanted.graph)
-    return found, LiveModel(model, imported, variables, setters, options)
+    return found, LiveModel(model, imported, variables, setters, tables, fillers, options)
 
 
 def _variables(

@@ -156,7 +156,7 @@ class _Builder:
 
 def _without(graph: Graph, names: set[str]) -> Graph:
     """The graph without the nodes that something else stands for, and without colocations, some being with these."""
-    result = GraphDef(versions=graph.graph_def.versions, library=graph.graph_def.library)
+    result = GraphDef(versions=graph.versions, library=graph.library)
     result.node.extend(node for name, node in graph.nodes.items() if name not in names)
     gone = {f"^{name}" for name in names}
     for node in result.node:

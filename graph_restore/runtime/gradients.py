@@ -28,9 +28,9 @@ def forget_numbered_gradients(graph: Graph) -> None:
     They are numbers that today's TensorFlow gives to gradients of its own, of other functions; under a name that
     nothing has, such a gradient is an error.
     """
-    if graph.graph_def.versions.producer >= tensorflow().version.GRAPH_DEF_VERSION:
+    if graph.versions.producer >= tensorflow().version.GRAPH_DEF_VERSION:
         return  # this program's, perhaps
-    for nodes in (graph.graph_def.node, *(function.node_def for function in graph.graph_def.library.function)):
+    for nodes in (graph.graph_def.node, *(function.node_def for function in graph.library.function)):
         for node in nodes:
             if "_gradient_op_type" in node.attr and node.attr["_gradient_op_type"].s.startswith(_NUMBERED):
                 node.attr["_gradient_op_type"].s += b" of the original program"

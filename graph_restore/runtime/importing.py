@@ -40,9 +40,9 @@ class Imported:
 
 def refuse_unknown_ops(graph: Graph) -> None:
     """UnsupportedFormatError that names every op which the TensorFlow that is running does not have."""
-    functions = {function.signature.name for function in graph.graph_def.library.function}
-    nodes = list(graph.graph_def.node)
-    for function in graph.graph_def.library.function:
+    functions = {function.signature.name for function in graph.library.function}
+    nodes = list(graph.nodes.values())
+    for function in graph.library.function:
         nodes += function.node_def
     users: dict[str, str] = {}
     for node in nodes:
@@ -59,6 +59,8 @@ def refuse_unknown_ops(graph: Graph) -> None:
 
 
 def _may_be_gone(name: str) -> bool:
+    if hasattr(tensorflow().raw_ops, name):
+        return False  # without a look into the table
     op = op_table().get(name)
     return op is None or op.until != ""
 

@@ -15,7 +15,7 @@ def kernel_classes(graph: Graph) -> dict[str, list[str]]:
     tensorflow()
     from tensorflow.python.util import _pywrap_kernel_registry as registry
 
-    bodies = [graph.graph_def.node, *(function.node_def for function in graph.graph_def.library.function)]
+    bodies = [graph.graph_def.node, *(function.node_def for function in graph.library.function)]
     found: dict[str, set[str]] = {}
     for node in _without_values(node for body in bodies for node in body):
         name = registry.TryFindKernelClass(node.SerializeToString())

@@ -16,13 +16,12 @@ from graph_restore.errors import GraphRestoreError, GraphRestoreWarning
 from graph_restore.model import Model
 from graph_restore.runtime.importing import Imported
 from graph_restore.runtime.initialise import initialise_variables, run_initializers
-from graph_restore.runtime.native_restore import restore_natively
+from graph_restore.runtime.native_restore import Assigns, native_assigns, restore_natively
 from graph_restore.runtime.variables import RestoredVariable, Setter
-from graph_restore.savers import saved_tables
+from graph_restore.savers import SavedTable
 from graph_restore.tensors import LazyTensor, StringTensor
 from graph_restore.transforms.restore import restore
 from graph_restore.transforms.sources import opened
-from graph_restore.transforms.table_fillers import table_initializers
 from graph_restore.variables import Variable
 
 _BATCH_BYTES = 64 << 20
@@ -31,18 +30,23 @@ _BATCH_COUNT = 256
 
 @dataclass
 class LiveModel:
-    """A model in a live graph. `variables` and `setters` by the node names of the model; `options` are restore's."""
+    """A model in a live graph. `variables` and `setters` by the node names of the model; `tables`: those its savers
+    restore; `fillers`: the nodes that fill the others; `options` are restore's."""
 
     model: Model
     imported: Imported
     variables: Mapping[str, RestoredVariable]
     setters: Mapping[str, Setter]
+    tables: Sequence[SavedTable]
+    fillers: Sequence[str]
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def restore(self, session: Any, checkpoint: Any, restored: Model | None = None) -> Model:
+    def restore(
+        self, session: Any, checkpoint: Any, restored: Model | None = None, ways: Assigns | None = None
+    ) -> Model:
         """Restore variables and saved tables from whatever `restore` takes; the model with its report.
 
-        `restored`: what `restore` gave, if it was asked before.
+        `restored`: what `restore` gave, if it was asked before; `ways`: what `native_assigns` did.
         """
         if session.graph is not self.imported.graph:
             raise GraphRestoreError(
@@ -51,7 +55,8 @@ class LiveModel:
             )
         checkpoint = opened(checkpoint)
         restored = restored or restore(self.model, checkpoint, **self.options)
-        done = restore_natively(session, checkpoint, restored, self.imported, self.setters)
+        ways = native_assigns(checkpoint, restored) if ways is None else ways
+        done = restore_natively(session, checkpoint, ways, self.imported, self.setters)
         self.assign(session, [variable for variable in restored.variables if variable.name not in done])
         self._fill_tables(session, restored)
         return restored
@@ -65,7 +70,7 @@ class LiveModel:
 
     def _fill_tables(self, session: Any, restored: Model) -> None:
         """Fill the tables whose keys and values the checkpoint has."""
-        for table in saved_tables(self.model.graph):
+        for table in self.tables:
             if table.table in restored.tables:
                 tensors = [self.imported.tensor(name) for name in table.tensors]
                 values = [content.read() for content in restored.tables[table.table]]
@@ -73,7 +78,7 @@ class LiveModel:
 
     def fill_own_tables(self, session: Any) -> None:
         """Fill the mutable tables whose keys and values the model brought with it."""
-        for table in saved_tables(self.model.graph):
+        for table in self.tables:
             if table.table in self.model.tables:
                 tensors = [self.imported.tensor(name) for name in table.tensors]
                 values = [tensor.read() for tensor in self.model.tables[table.table]]
@@ -98,7 +103,7 @@ class LiveModel:
         _warn_of_failed(self._run_table_initializers(session))
 
     def _run_table_initializers(self, session: Any) -> dict[str, str]:
-        tables = {name: self.imported.operation(name) for name in table_initializers(self.model)}
+        tables = {name: self.imported.operation(name) for name in self.fillers}
         return run_initializers(session, tables)
 
     def lacking(self, restored: Model) -> list[str]:

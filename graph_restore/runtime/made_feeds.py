@@ -59,7 +59,7 @@ def rank_of(graph: Graph, node: Any) -> int | None:
     """The rank that a placeholder states, or that what takes it needs; None where neither tells."""
     stated = output_shape(node, 0)
     # up to producer 21 a placeholder's shape of rank 0 means that it is not known (core/ops/array_ops.cc)
-    silent = node.op == "Placeholder" and not stated.dim and 0 < graph.graph_def.versions.producer <= 21
+    silent = node.op == "Placeholder" and not stated.dim and 0 < graph.versions.producer <= 21
     if not (stated.unknown_rank or silent):
         return len(stated.dim)
     return 0 if node.attr["dtype"].type == DataType.DT_BOOL else _rank_needed(graph, node.name)

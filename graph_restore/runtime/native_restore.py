@@ -18,15 +18,22 @@ from graph_restore.runtime.importing import Imported
 from graph_restore.runtime.variables import Setter
 from graph_restore.savers import filename_tensor, keys_of
 
+Assigns = Mapping[str, Mapping[str, str]]
+
+
+def native_assigns(checkpoint: Any, restored: Model) -> Assigns:
+    """File name tensor to the variables that TensorFlow can restore through it, each with its Assign."""
+    if not _is_readable(checkpoint) or restored.restoration is None:
+        return {}
+    return _assigns(restored, checkpoint)
+
 
 def restore_natively(
-    session: Any, checkpoint: Any, restored: Model, imported: Imported, setters: Mapping[str, Setter]
+    session: Any, checkpoint: Any, ways: Assigns, imported: Imported, setters: Mapping[str, Setter]
 ) -> set[str]:
     """Restore in `session` what TensorFlow can; the names of the variables that have their value then."""
-    if not _is_readable(checkpoint) or restored.restoration is None:
-        return set()
     found: set[str] = set()
-    for filename, assigns in _assigns(restored, checkpoint).items():
+    for filename, assigns in ways.items():
         names = {name for name, node in assigns.items() if imported.operation(node) is setters[name].operation}
         operations = [setters[name].operation for name in sorted(names)]
         try:
@@ -43,7 +50,6 @@ def _is_readable(checkpoint: Any) -> bool:
 
 
 def _assigns(restored: Model, checkpoint: Checkpoint) -> dict[str, dict[str, str]]:
-    """File name tensor to the variables that can be restored through it, each with its Assign."""
     assert restored.restoration is not None
     graph, found = restored.graph, dict[str, dict[str, str]]()
     sources = {}

@@ -18,6 +18,7 @@ from graph_restore.runtime.building import Wanted, build
 from graph_restore.runtime.guard import tensorflow, uncollected
 from graph_restore.runtime.importing import check_elements, refuse_unknown_ops
 from graph_restore.runtime.live import LiveModel
+from graph_restore.runtime.native_restore import Assigns, native_assigns
 from graph_restore.savers import find_savers
 from graph_restore.transforms.modernize import modernize
 from graph_restore.transforms.renaming import Rename
@@ -84,7 +85,8 @@ def restore_graph(
         "strict": strict, "on_mismatch": on_mismatch,
     }  # fmt: skip
     graph, running, session = _surroundings(session)
-    model = modernize(_with_saver_def(load(graph_def), saver_def))
+    own = not isinstance(graph_def, Model)
+    model = modernize(_with_saver_def(_apart(load(graph_def)) if own else graph_def, saver_def))
     checkpoint = opened(save_path)
     restored = None if checkpoint is None else restore(model, checkpoint, **options)  # before anything is built
     _refuse_strangers(restored)
@@ -93,12 +95,14 @@ def restore_graph(
     check_elements(model.graph, elements)
     refuse_unknown_ops(model.graph)
     folders = _asset_folders(asset_dir, checkpoint)
+    used = _own_saver(model, keyed) if saver_def is None else model.saver_def
+    ways = None if restored is None else native_assigns(checkpoint, restored)
     wanted = Wanted(graph, import_scope, input_map, elements, trainable, collections, clear_devices)
     with running:
-        found, live = build(model, keyed, wanted, folders, options)
-        saver = _saver(live, keyed, saver_def is not None)
+        found, live = build(model, keyed, wanted, folders, options, own)
+        saver = _saver(live, keyed, used)
         if session is not None:
-            _fill(live, session, checkpoint, restored, initialize_missing, saver)
+            _fill(live, session, checkpoint, restored, ways, initialize_missing, saver)
         elif checkpoint is not None or _has_values(model):
             warnings.warn(_line_to_run(save_path, model), GraphRestoreWarning, stacklevel=3)
     return (None if return_elements is None else found), saver
@@ -149,24 +153,60 @@ def _asset_folders(asset_dir: str | os.PathLike[str] | None, checkpoint: Any) ->
     return [*folders, os.path.dirname(prefix)] if isinstance(prefix, str) else folders
 
 
-def _saver(live: LiveModel, keyed: Variables, by_saver_def: bool) -> Any:
-    """The saver; None when the graph has no variables."""
-    from graph_restore.runtime.saver import make_saver
+def _apart(model: Model) -> Model:
+    """The model with copies of what came in one message with its graph, whose memory is kept or given back whole."""
+    info = _copy(model.meta_info)
+    if model.graph.op_list is not None:
+        model.graph.op_list = _copy(model.graph.op_list) if info is None else info.stripped_op_list
+    return replace(
+        model,
+        signatures={name: _copy(signature) for name, signature in model.signatures.items()},
+        saver_def=_copy(model.saver_def),
+        collections={name: _copy(collection) for name, collection in model.collections.items()},
+        meta_info=info,
+    )
+
+
+def _copy(message: Any) -> Any:
+    if message is None:
+        return None
+    result = type(message)()
+    result.CopyFrom(message)
+    return result
+
+
+def _own_saver(model: Model, keyed: Variables) -> Any:
+    """The SaverDef of a saver that the graph has and that will do, if any."""
+    from graph_restore.runtime.saver import own_saver_def, what_is_saved
+
+    return own_saver_def(model, what_is_saved(model, keyed)) if len(keyed) else None
+
+
+def _saver(live: LiveModel, keyed: Variables, saver_def: Any) -> Any:
+    """The saver, of the nodes that `saver_def` names if it is given; None when the graph has no variables."""
+    from graph_restore.runtime.saver import make_saver, what_is_saved
 
     if not len(keyed):
         return None
-    saver_def = live.model.saver_def
+    known = live.model.saver_def
     with tensorflow().control_dependencies(None), live.imported.graph.device(None):
-        own = saver_def if by_saver_def else None
-        return make_saver(live, keyed, own, saver_def.max_to_keep if saver_def is not None else 5)
+        return make_saver(
+            live, what_is_saved(live.model, keyed), saver_def, known.max_to_keep if known is not None else 5
+        )
 
 
 def _fill(
-    live: LiveModel, session: Any, checkpoint: Any, restored: Model | None, initialize_missing: bool, saver: Any
+    live: LiveModel,
+    session: Any,
+    checkpoint: Any,
+    restored: Model | None,
+    ways: Assigns | None,
+    initialize_missing: bool,
+    saver: Any,
 ) -> None:
     """Restore from a checkpoint, else from the values that the model brought with it, if any."""
     if checkpoint is not None:
-        restored = live.restore(session, checkpoint, restored)
+        restored = live.restore(session, checkpoint, restored, ways)
     elif _has_values(live.model):
         restored = live.model
         live.assign(session, restored.variables)

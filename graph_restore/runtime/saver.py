@@ -6,7 +6,7 @@ This module imports TensorFlow; it is imported on first use only.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -18,7 +18,7 @@ from graph_restore.runtime.guard import tensorflow
 from graph_restore.runtime.importing import Imported
 from graph_restore.runtime.live import LiveModel
 from graph_restore.runtime.variables import LOCAL_COLLECTION, by_full_name
-from graph_restore.savers import SAVE_OPS, SavedTable, saved_tables
+from graph_restore.savers import SAVE_OPS, SavedTable
 from graph_restore.transforms.own_saver import own_saver
 from graph_restore.transforms.saved_keys import saved_tensors
 from graph_restore.variables import Variable, Variables
@@ -64,18 +64,14 @@ class Saver(tf.compat.v1.train.Saver):  # type: ignore[misc, name-defined]
         self._live.report(self._live.lacking(restored), "stay as they are")
 
 
-def make_saver(live: LiveModel, keyed: Variables, saver_def: Any, max_to_keep: int) -> Saver | None:
+def make_saver(live: LiveModel, saved_variables: Iterable[Variable], saver_def: Any, max_to_keep: int) -> Saver | None:
     """The Saver of a live model; None when there is nothing to save.
 
-    `keyed`: the model's variables with the keys they are saved under. The graph's own nodes save when a `saver_def` is
-    given, or when they save just these variables.
+    `saved_variables`: what `what_is_saved` gives. With a `saver_def` the graph's own nodes save.
     """
-    saved_variables = [variable for variable in keyed if _is_saved(variable, live)]
-    saver_def = saver_def or _own_saver_def(live.model, saved_variables)
     if saver_def is not None:
         return Saver(live, saver_def=_live_saver_def(saver_def, live.imported), max_to_keep=max_to_keep)
-    tables = saved_tables(live.model.graph)
-    saved: dict[str, Any] = {table.name: _table_saveable(table, live.imported) for table in tables}
+    saved: dict[str, Any] = {table.name: _table_saveable(table, live.imported) for table in live.tables}
     groups: dict[str, list[Variable]] = {}
     for variable in saved_variables:
         groups.setdefault(variable.checkpoint_key or variable.name, []).append(variable)
@@ -87,18 +83,22 @@ def make_saver(live: LiveModel, keyed: Variables, saver_def: Any, max_to_keep: i
     return Saver(live, var_list=saved, max_to_keep=max_to_keep)
 
 
-def _own_saver_def(model: Model, keyed: list[Variable]) -> Any:
+def own_saver_def(model: Model, saved_variables: list[Variable]) -> Any:
+    """The SaverDef of nodes of the graph that save just these variables; None when it has none."""
     try:
-        return own_saver(model, saved_tensors(replace(model, variables=Variables(keyed))), SAVE_OPS)
+        return own_saver(model, saved_tensors(replace(model, variables=Variables(saved_variables))), SAVE_OPS)
     except RestoreError:  # two variables of one key
         return None
 
 
-def _is_saved(variable: Variable, live: LiveModel) -> bool:
-    """Whether the original saves it; without a saver in the graph, all variables that are not local."""
-    if "checkpoint_key" in variable.authority:
-        return True
-    return not live.model.savers and LOCAL_COLLECTION not in variable.collections
+def what_is_saved(model: Model, keyed: Variables) -> list[Variable]:
+    """The variables that the original saves; without a saver in the graph, all that are not local. `keyed`: the model's
+    with the keys they are saved under."""
+    return [
+        variable
+        for variable in keyed
+        if "checkpoint_key" in variable.authority or (not model.savers and LOCAL_COLLECTION not in variable.collections)
+    ]
 
 
 def _live_saver_def(saver_def: Any, imported: Imported) -> Any:

@@ -18,13 +18,12 @@ import numpy as np
 from graph_restore.discovery import TRAINABLE_COLLECTION
 from graph_restore.dtypes import REF_OFFSET
 from graph_restore.graph import Graph
-from graph_restore.model import Model
 from graph_restore.names import is_control, parse_tensor_name
 from graph_restore.runtime.guard import tensorflow
 from graph_restore.runtime.importing import Imported
 from graph_restore.savers import ASSIGN_OPS, variable_of
 from graph_restore.transforms.definitions import set_slice_info
-from graph_restore.variables import Variable
+from graph_restore.variables import SaverMap, Variable
 
 GLOBAL_COLLECTION, LOCAL_COLLECTION = "variables", "local_variables"
 _VARIABLE_COLLECTIONS = (
@@ -57,14 +56,16 @@ class Setter:
         return array.view(wanted) if self.tensor.dtype.is_quantized else array
 
 
-def make_setters(model: Model, variables: Iterable[Variable], imported: Imported) -> dict[str, Setter]:
+def make_setters(
+    savers: Sequence[SaverMap], graph: Graph, variables: Iterable[Variable], imported: Imported
+) -> dict[str, Setter]:
     """A setter for each variable, by name: the Assign of a saver that the graph has, else new nodes."""
     setters: dict[str, Setter] = {}
-    assigns = {entry.variable: entry.restored_by for saver in reversed(model.savers) for entry in saver.entries}
+    assigns = {entry.variable: entry.restored_by for saver in reversed(savers) for entry in saver.entries}
     taken: set[str] = set()
     for variable in variables:
         name = assigns.get(variable.name, "")
-        known = name in imported and _assigns(model.graph.nodes[name], variable)
+        known = name in imported and _assigns(graph.nodes[name], variable)
         operation = imported.operation(name) if known else None
         if operation is None or operation.inputs[1].name in taken:  # one restored value may be assigned to several
             setters[variable.name] = _new_setter(variable, imported)

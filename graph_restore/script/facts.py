@@ -224,7 +224,7 @@ def _untrained(
 
 def _gradients_of_programs(graph: Graph) -> str:
     """The first node whose gradient a program made, by tf.custom_gradient or gradient_override_map, as words; ""."""
-    for node in itertools.chain(graph.graph_def.node, *(one.node_def for one in graph.graph_def.library.function)):
+    for node in itertools.chain(graph.graph_def.node, *(one.node_def for one in graph.library.function)):
         made = node.attr["_gradient_op_type"].s.decode("utf-8", "replace") if "_gradient_op_type" in node.attr else ""
         if made and graph.ops.get(made) is None:
             return f"{node.name!r} ({node.op}) the gradient {made!r}"

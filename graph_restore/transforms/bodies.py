@@ -88,9 +88,9 @@ class Body:
 
 def _as_graph(outer: Draft, function: Any) -> Graph:
     graph_def = GraphDef()
-    graph_def.library.CopyFrom(outer.graph.graph_def.library)
+    graph_def.library.CopyFrom(outer.graph.library)
     graph_def.library.function.extend(outer.functions.values())
-    graph_def.versions.CopyFrom(outer.graph.graph_def.versions)
+    graph_def.versions.CopyFrom(outer.graph.versions)
     for argument in function.signature.input_arg:
         node = graph_def.node.add(name=argument.name, op="Placeholder")
         node.attr["dtype"].type = argument.type

@@ -66,7 +66,7 @@ def _anchored(draft: Draft, node: Any) -> Any:
 
 def own_gradients(graph: Graph) -> dict[str, str]:
     """Function to the function that is its gradient, for those of the library that have one."""
-    return {item.function_name: item.gradient_func for item in graph.graph_def.library.gradient if item.gradient_func}
+    return {item.function_name: item.gradient_func for item in graph.library.gradient if item.gradient_func}
 
 
 def with_own_gradients(graph: Graph) -> Graph:

@@ -29,7 +29,7 @@ def set_constants(draft: Draft, constants: Mapping[str, Any]) -> set[str]:
                 f"constants= takes placeholders; {node.name} is a {node.op}", nodes={node.name: "no placeholder"}
             )
         number = node.attr["dtype"].type
-        array = _fitting(node, value, draft.graph.graph_def.versions.producer)
+        array = _fitting(node, value, draft.graph.versions.producer)
         draft.add(constant_node(node.name, number, array))
         done.add(node.name)
     return done

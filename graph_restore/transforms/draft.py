@@ -15,6 +15,7 @@ from graph_restore.names import is_control, node_of, parse_tensor_name
 from graph_restore.protos import NodeDef, TensorProto
 from graph_restore.tensor_proto import encode_head
 from graph_restore.tensors import LazyTensor
+from graph_restore.transforms.derived import DerivedGraph
 
 Tensor = tuple[str, int]  # node name and output index
 
@@ -24,7 +25,7 @@ class Draft:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.nodes: dict[str, Any] = dict(graph.nodes)
+        self.nodes: dict[str, Any] = dict(graph.nodes.items())
         self.payloads: dict[tuple[str, str], LazyTensor] = dict(graph.payloads)
         self.notes: list[str] = []
         self.functions: dict[str, Any] = {}
@@ -83,6 +84,10 @@ class Draft:
     def _own_sources(self) -> dict[str, Sequence[str]]:
         return {name: sources(self.nodes[name].input[:]) for name in self._own if name in self.nodes}
 
+    def ops(self) -> set[str]:
+        """The ops of the nodes, and perhaps of some that are gone."""
+        return {*self.graph.by_op, *(self.nodes[name].op for name in self._own if name in self.nodes)}
+
     def of_ops(self, ops: Container[str]) -> list[str]:
         """The names of the nodes of any of these ops, in the draft's order."""
         found = {node.name for node in self.graph.of_ops(ops)} - self._own
@@ -131,15 +136,25 @@ class Draft:
         result.notes = self.notes
         return result
 
-    def finish(self, change: Callable[[Any], None] | None = None) -> Graph:
-        """The draft as a Graph; `change`: what is still done to each node of it."""
-        graph = self.graph.replaced(self.nodes.values(), self.payloads, change)
-        library = graph.graph_def.library.function
+    def finish(self) -> Graph:
+        """The draft as a Graph."""
+        graph_def = self._head()
+        graph_def.node.extend(self.nodes.values())
+        return Graph(graph_def, self.payloads, self.graph.op_list)
+
+    def finish_changed(self, change: Callable[[Any], None]) -> Graph:
+        """The same with a change, which leaves names and ops, done to each node; the draft is not to be used on."""
+        return DerivedGraph(self._head(), self.nodes, change, self.payloads, self.graph.op_list)
+
+    def _head(self) -> Any:
+        """A GraphDef that has all but the nodes."""
+        head = self.graph.head()
+        library = head.library.function
         for position in reversed(range(len(library))):
             if library[position].signature.name in self.functions:
                 del library[position]
         library.extend(self.functions.values())
-        return graph
+        return head
 
 
 def control_inputs(node: Any) -> list[str]:

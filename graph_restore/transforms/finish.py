@@ -15,7 +15,6 @@ from graph_restore.dtypes import REF_OFFSET
 from graph_restore.errors import FreezeError, NodeNotFoundError
 from graph_restore.graph import Graph
 from graph_restore.names import is_control, node_of
-from graph_restore.ops import OpTable
 from graph_restore.transforms.draft import Draft
 from graph_restore.transforms.functions import reachable_functions
 from graph_restore.variables import VARIABLE_OPS, Variables
@@ -25,8 +24,8 @@ _HOLDERS = "ResourceHandleOp"  # BoostedTreesEnsemble..., QuantileStream..., Fer
 
 def finished(draft: Draft, kept: Variables, keep_devices: bool) -> Graph:
     """The draft as a clean graph that surely has no variable but those kept and no dangling input."""
-    graph = draft.finish(_Cleaner(draft, keep_devices))
-    left = [node.name for node in graph.of_ops(VARIABLE_OPS) if kept.get(node.name) is None]
+    graph = draft.finish_changed(_Cleaner(draft, keep_devices))
+    left = [name for name in draft.of_ops(VARIABLE_OPS) if kept.get(name) is None]
     if left:
         raise FreezeError(
             f"variables are left in the graph: {', '.join(left)}; this is a defect, please report it with the model",
@@ -36,10 +35,10 @@ def finished(draft: Draft, kept: Variables, keep_devices: bool) -> Graph:
     if not all(map(nodes.__contains__, chain.from_iterable(draft.sources()))):
         name, item = next((name, item) for name in nodes for item in draft.inputs(name) if node_of(item) not in nodes)
         raise NodeNotFoundError(f"node {name} takes {item}, which the graph does not have")
-    _check_references(graph, draft.graph.ops)
+    _check_references(draft, graph)
     graph = reachable_functions(graph)
-    _check_resources(graph.of_ops({op for op in graph.by_op if op.endswith(_HOLDERS)}))
-    for function in graph.graph_def.library.function:
+    _check_resources(nodes[name] for name in draft.of_ops({op for op in draft.ops() if op.endswith(_HOLDERS)}))
+    for function in graph.library.function:
         _check_resources(function.node_def)
         for node in function.node_def:
             if node.op in VARIABLE_OPS:
@@ -112,14 +111,15 @@ def _check_resources(nodes: Iterable[Any]) -> None:
             )
 
 
-def _check_references(graph: Graph, ops: OpTable) -> None:
+def _check_references(draft: Draft, graph: Graph) -> None:
     """FreezeError for a node that must be given a reference and is given the value of a variable, or a feed."""
-    known = {name: op for name in graph.by_op if (op := ops.get(name)) is not None}
+    ops = draft.graph.ops
+    known = {name: op for name in draft.ops() if (op := ops.get(name)) is not None}
     taking = {name for name, op in known.items() if any(argument.is_ref for argument in op.inputs)}
-    for node in graph.of_ops(taking):
+    for node in map(graph.nodes.__getitem__, draft.of_ops(taking)):
         sources = [node_of(item) for item in node.input if not is_control(item)]
         for position, source in enumerate(sources):
-            if ops.is_ref_input(node, position) and graph.nodes[source].op in ("Const", "Placeholder"):
+            if ops.is_ref_input(node, position) and draft.nodes[source].op in ("Const", "Placeholder"):
                 raise FreezeError(
                     f"{node.name} ({node.op}) must be given a variable's reference, and {source} is no variable once "
                     "the graph is frozen or fed; feed its outputs, or fetch something before it",

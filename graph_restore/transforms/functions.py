@@ -20,7 +20,7 @@ def modern_functions(graph: Graph) -> Graph:
 
     UnsupportedFormatError when an op in a function is known neither to the model's op list nor to the op table.
     """
-    if not any(function.node for function in graph.graph_def.library.function):
+    if not any(function.node for function in graph.library.function):
         return graph
     result = GraphDef()
     result.CopyFrom(graph.graph_def)
@@ -85,7 +85,7 @@ def reachable_functions(graph: Graph) -> Graph:
     Functions that nothing calls may hold variables and ops that today's TensorFlow lacks, and one unknown op makes an
     import fail.
     """
-    library = graph.graph_def.library
+    library = graph.library
     if not library.function:
         return graph
     called = called_by(graph, graph.graph_def.node)
@@ -124,7 +124,7 @@ def called_by(graph: Graph, nodes: Iterable[Any]) -> set[str]:
         interfaces.setdefault(
             function.attr["api_implements"].s if "api_implements" in function.attr else b"", []
         ).append(name)
-    gradients = {item.function_name: item.gradient_func for item in graph.graph_def.library.gradient}
+    gradients = {item.function_name: item.gradient_func for item in graph.library.gradient}
     waiting = [name for node in nodes for name in _names_called(node)]
     called: set[str] = set()
     while waiting:

@@ -34,7 +34,7 @@ class Liveness:
         self._draft = draft
         self._opened = opened
         self._seeds = set(seeds)
-        self._states_scalars = draft.graph.graph_def.versions.producer >= SCALAR_SHAPES_SINCE
+        self._states_scalars = draft.graph.versions.producer >= SCALAR_SHAPES_SINCE
         self.order = in_order({name: draft.nodes[name] for name in draft.nodes if name in set(needed)})
         self.known: dict[Tensor, Array] = {}
         self.loose: set[Tensor] = set()  # known in value, not in shape

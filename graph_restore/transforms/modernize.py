@@ -38,7 +38,7 @@ def modernize(model: Model, ops: Collection[str] | None = None) -> Model:
     wanted = set(REWRITTEN if ops is None else ops)
     graph = modern_functions(model.graph)
     found = [(node.op, node.name) for node in graph.graph_def.node if node.op in wanted]
-    for function in graph.graph_def.library.function:
+    for function in graph.library.function:
         name = function.signature.name
         found += [(node.op, f"{name}/{node.name}") for node in function.node_def if node.op in wanted]
     if not found:
@@ -71,7 +71,7 @@ def _in_graph(graph: Graph, wanted: set[str], library: dict[str, Any]) -> Graph:
 
 def _in_functions(graph: Graph, wanted: set[str], library: dict[str, Any]) -> Graph:
     """The graph, which is changed: bodies name the outputs of nodes as ops do, so that these names change too."""
-    for function in graph.graph_def.library.function:
+    for function in graph.library.function:
         taken = {node.name for node in function.node_def}
 
         def free_name(name: str, taken: set[str] = taken) -> str:

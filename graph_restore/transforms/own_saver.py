@@ -24,8 +24,8 @@ def own_saver(model: Model, tensors: Iterable[SavedTensor], save_ops: Collection
     for saver in model.savers:
         nodes = [
             node
-            for node in model.graph.graph_def.node
-            if node.op in {*RESTORE_OPS, *SAVE_OPS} and filename_tensor(model.graph, node) == saver.filename_tensor
+            for node in model.graph.of_ops({*RESTORE_OPS, *SAVE_OPS})
+            if filename_tensor(model.graph, node) == saver.filename_tensor
         ]
         if {node.op for node in nodes} - RESTORE_OPS <= {*save_ops} and _saves(model.graph, saver, nodes, wanted):
             found = _saver_def(model.graph, saver, nodes)
@@ -61,15 +61,15 @@ def _saver_def(graph: Graph, saver: SaverMap, nodes: list[Any]) -> Any:
         restore_op_name=groups[-1],  # those of shards and devices come before the one that groups them
         max_to_keep=5,
         keep_checkpoint_every_n_hours=10000.0,
-        sharded=len(saves) > 1 or any(user.op in _OF_SHARDS for user in _after(graph, saves)),
+        sharded=len(saves) > 1 or bool(list(_after(graph, saves, _OF_SHARDS))),
         version=SaverDef.V1 if any(node.op in _VERSION_1 for node in nodes) else SaverDef.V2,
     )
 
 
 def _written(graph: Graph, filename: str, saves: set[str]) -> Iterator[str]:
     """Identities of the file name, or names of all its shards, that wait for all save ops."""
-    for node in _after(graph, saves):
-        passes = node.op in _FILE_NAMES and tensor_name(*parse_tensor_name(node.input[0])) == filename
+    for node in graph.of_ops(_FILE_NAMES):
+        passes = bool(node.input) and tensor_name(*parse_tensor_name(node.input[0])) == filename
         if passes and saves <= _before(graph, node.name):
             yield node.name
 
@@ -77,9 +77,9 @@ def _written(graph: Graph, filename: str, saves: set[str]) -> Iterator[str]:
 def _restore_all(graph: Graph, saver: SaverMap, restores: set[str]) -> Iterator[str]:
     """NoOps that wait for what the saver restores, all of it and nothing else."""
     wanted = {entry.restored_by for entry in saver.entries if entry.restored_by}
-    wanted |= {node.name for node in _after(graph, restores) if node.op in TABLE_IMPORTS}
-    for node in _after(graph, wanted):
-        if node.op == "NoOp" and _grouped(graph, node.name) == wanted:
+    wanted |= set(_after(graph, restores, TABLE_IMPORTS))
+    for node in graph.of_ops({"NoOp"}):
+        if _grouped(graph, node.name) == wanted:
             yield node.name
 
 
@@ -99,15 +99,9 @@ def _grouped(graph: Graph, name: str) -> set[str]:
     return found
 
 
-def _after(graph: Graph, names: Iterable[str]) -> Iterator[Any]:
-    """The nodes that any of `names` leads to, nearest first."""
-    waiting = [user for name in names for user, _ in graph.consumers.get(name, ())]
-    seen: set[str] = set()
-    for node in waiting:  # grows while it is walked
-        if node.name not in seen:
-            seen.add(node.name)
-            yield node
-            waiting.extend(user for user, _ in graph.consumers.get(node.name, ()))
+def _after(graph: Graph, names: set[str], ops: Collection[str]) -> Iterator[str]:
+    """The nodes of these ops that any of `names` leads to."""
+    return (node.name for node in graph.of_ops(ops) if not names.isdisjoint(_before(graph, node.name)))
 
 
 def _before(graph: Graph, name: str) -> set[str]:

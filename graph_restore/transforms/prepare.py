@@ -60,11 +60,12 @@ def prepare(
 def _mend(nodes: Any, clear_devices: bool) -> None:
     names = {node.name for node in nodes}
     for node in nodes:
-        if "_output_shapes" in node.attr:
-            del node.attr["_output_shapes"]
-        if clear_devices:
+        attrs = node.attr
+        if "_output_shapes" in attrs:
+            del attrs["_output_shapes"]
+        if clear_devices and node.device:
             node.device = ""
-        if "_class" in node.attr:
+        if "_class" in attrs:
             _drop_dangling(node, names)
 
 

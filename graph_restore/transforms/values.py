@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from graph_restore.arrays import np
@@ -17,7 +18,7 @@ from graph_restore.graph import tensor_attr
 from graph_restore.model import Restoration
 from graph_restore.names import is_control, node_of
 from graph_restore.protos import NodeDef
-from graph_restore.tensor_proto import encode_head
+from graph_restore.tensor_proto import head_of
 from graph_restore.transforms.aliases import INITIALISED_TESTS, Aliases, find_aliases
 from graph_restore.transforms.captures import Captures
 from graph_restore.transforms.draft import Draft, Tensor, control_inputs
@@ -161,13 +162,22 @@ def _first_values(without: list[Variable]) -> list[str]:
 
 def _turn_into_const(draft: Draft, variable: Variable) -> None:
     assert variable.value is not None
-    const = NodeDef(name=variable.name, op="Const", device=draft.nodes[variable.name].device)
-    const.attr["dtype"].type = variable.data_type
-    tensor = const.attr["value"].tensor
-    tensor.MergeFromString(encode_head(variable.value))
-    tensor.dtype = variable.data_type
+    const = NodeDef.FromString(_const_attrs(variable.data_type, variable.value.shape))
+    const.name, device = variable.name, draft.nodes[variable.name].device
+    if device:
+        const.device = device
     draft.add(const)
     draft.payloads[("", variable.name)] = variable.value
+
+
+@lru_cache(1024)
+def _const_attrs(number: int, shape: tuple[int, ...]) -> bytes:
+    """A serialized Const without a name, whose value is elsewhere: most variables have the shape of another."""
+    const = NodeDef(op="Const")
+    const.attr["dtype"].type = number
+    const.attr["value"].tensor.MergeFromString(head_of(number, shape))
+    data: bytes = const.SerializeToString()
+    return data
 
 
 def turn_readers(draft: Draft, aliases: Aliases, variables: Mapping[str, Variable]) -> None:
