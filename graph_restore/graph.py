@@ -48,7 +48,6 @@ class Graph:
         """The GraphDef, without the payloads."""
         if self._message is None:
             self._message = GraphDef.FromString(zlib.decompress(self._packed))
-            self._packed = b""
         return self._message
 
     def pack(self) -> None:

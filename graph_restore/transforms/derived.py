@@ -18,7 +18,8 @@ _IN_TURN = 1000  # nodes that go through one copy: a message that is used again 
 
 class DerivedGraph(Graph):
     """The graph of `head`, a GraphDef without nodes, and copies of `nodes` (by name) to which `change`, which leaves
-    their names and ops, was done. It becomes a message when it is looked at as a whole."""
+    their names and ops, was done. It becomes a message when it is looked at as a whole; until then `nodes` must stay as
+    they are, as those of a graph do."""
 
     def __init__(
         self, head: Any, nodes: Mapping[str, Any], change: Callable[[Any], None], payloads: Payloads, op_list: Any
