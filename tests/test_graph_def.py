@@ -121,6 +121,24 @@ def test_only_plain_short_fields_are_passed_over(data: bytes, end: int, past: in
     assert window.past_short(0, end, 100) == past
 
 
+@pytest.mark.parametrize(
+    ("data", "end", "found"),
+    [
+        (b"\x42\x01a\x42\x00\x42\x02bc", 9, (3, 9)),
+        (b"\x42\x01a\x08\x01\x42\x01b", 8, (1, 3)),  # another field comes between
+        (b"\x42\x01a\x42\x80\x01" + b"x" * 128, 134, (1, 3)),  # a length of two bytes
+        (b"\x42\x01a\x42\x02b", 6, (1, 3)),  # longer than what is left
+        (b"\x42\x01a\x42\x01b", 5, (1, 3)),  # longer than the message
+        (b"\x40\x01", 2, (0, 0)),  # of this number, but no bytes
+        (b"\x42", 1, (0, 0)),
+    ],
+)
+def test_only_short_fields_of_one_number_are_counted(data: bytes, end: int, found: tuple[int, int]) -> None:
+    window = Window(BytesSource(data))
+    window.bytes_at(0, len(data))
+    assert window.past_alike(8, 0, end) == found
+
+
 def test_constants_of_functions_and_of_every_meta_graph() -> None:
     graph_def = protos.GraphDef(node=[_const("big", BIG)])
     function = graph_def.library.function.add()
