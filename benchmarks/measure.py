@@ -8,6 +8,7 @@ of its own.
 from __future__ import annotations
 
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -58,7 +59,8 @@ class Timing:
 
 @dataclass(frozen=True)
 class Command:
-    """A command to measure; `makes` are files it writes, removed before each run; `inputs` are read before each run."""
+    """A command to measure; `makes` are files and directories it writes, removed before each run; `inputs` are read
+    before each run."""
 
     arguments: Sequence[str]
     makes: Sequence[Path] = ()
@@ -67,6 +69,8 @@ class Command:
     def clean(self) -> None:
         """Remove what it made."""
         for path in self.makes:
+            if path.is_dir():
+                shutil.rmtree(path)
             path.unlink(missing_ok=True)
 
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,12 +27,11 @@ def measure_writing(model: BenchmarkModel, folder: Path, rounds: int, report: Re
     freeze = python("-m", "graph_restore", "freeze", model.meta, "--fetches", fetch, "-o", str(package))
     export = python(
         "-m", "graph_restore", "export", model.meta, "-o", str(saved), "--format", "saved_model", "--fetches", fetch,
-        "--force",
     )  # fmt: skip
     commands = {
         **copies(model.data, folder),
         PACKAGE: Command(freeze, [package], model.files),
-        SAVED_MODEL: Command(export, [], model.files),
+        SAVED_MODEL: Command(export, [saved], model.files),
     }
     report.heading(f"past 2 GB: {model.data_bytes / 1e6:.1f} MB of weights; median of {rounds}, page cache warm")
     try:
@@ -48,7 +46,6 @@ def measure_writing(model: BenchmarkModel, folder: Path, rounds: int, report: Re
     finally:
         for command in commands.values():
             command.clean()
-        shutil.rmtree(saved, ignore_errors=True)
     for name in (PACKAGE, SAVED_MODEL):
         targets(name, timings, name, report, meaningful)
 
