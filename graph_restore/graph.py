@@ -91,8 +91,11 @@ class Graph:
 
     def of_ops(self, ops: Container[str]) -> list[Any]:
         """The NodeDefs of any of these ops, in file order."""
-        found = [positions for op, positions in self._index.positions.items() if op in ops]
-        return [self._index.listed[position] for position in sorted(chain.from_iterable(found))]
+        return list(map(self._index.listed.__getitem__, self._index.of_ops(ops)))
+
+    def names_of(self, ops: Container[str]) -> list[str]:
+        """The names of the nodes of any of these ops, in file order."""
+        return list(map(self._index.names.__getitem__, self._index.of_ops(ops)))
 
     @cached_property
     def sources(self) -> Mapping[str, Sequence[str]]:
@@ -219,24 +222,29 @@ class Graph:
 
 
 class _Index(NamedTuple):
-    """Nodes in file order, held as a message makes a new object for each that is not; by name; and where in the list
-    those of each op are."""
+    """Nodes in file order, held as a message makes a new object for each that is not; their names; nodes by name; and
+    where in the lists those of each op are."""
 
     listed: list[Any]
+    names: list[str]
     by_name: dict[str, Any]
     positions: dict[str, list[int]]
+
+    def of_ops(self, ops: Container[str]) -> list[int]:
+        """Where the nodes of any of these ops are."""
+        return sorted(chain.from_iterable(found for op, found in self.positions.items() if op in ops))
 
 
 def _indexed(nodes: Iterable[Any]) -> _Index:
     """All that an index tells of a node is asked at once: to come to a node is what takes time."""
     listed: list[Any] = []
-    by_name: dict[str, Any] = {}
+    names: list[str] = []
     positions: defaultdict[str, list[int]] = defaultdict(list)
     for position, node in enumerate(nodes):
         listed.append(node)
-        by_name[node.name] = node
+        names.append(node.name)
         positions[node.op].append(position)
-    return _Index(listed, by_name, dict(positions))
+    return _Index(listed, names, dict(zip(names, listed)), dict(positions))
 
 
 class _Sources(dict[str, Sequence[str]]):

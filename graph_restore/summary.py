@@ -136,12 +136,12 @@ def placeholders(model: Model) -> list[dict[str, Any]]:
 
 def frozen_variables(before: Model, after: Model) -> list[str]:
     """Names of the variables of `before` that are constants in `after`, which was frozen from it."""
-    return [v.name for v in before.variables if any(_is_constant(after, name) for name in (v.name, v.snapshot))]
-
-
-def _is_constant(model: Model, name: str | None) -> bool:
-    """Whether a node is a Const, or the Cast of one that is stored in half precision."""
-    return model.graph.op_of(node_of(name or "")) in ("Const", "Cast")
+    constant, op_of = {"Const", "Cast"}, after.graph.op_of  # a Cast is of one that is stored in half precision
+    return [
+        v.name
+        for v in before.variables
+        if op_of(v.name) in constant or (v.snapshot and op_of(node_of(v.snapshot)) in constant)
+    ]
 
 
 def summarise_fit(restored: Model) -> dict[str, Any]:

@@ -27,7 +27,8 @@ class LazyTensor:
     """A tensor on disk (or about to be).
 
     `name` says which one in messages; `data_type` is TensorFlow's type, `dtype` the numpy dtype that `read` gives
-    (quantised types as plain integers, strings as object), `shape` a tuple of ints, () for a scalar.
+    (quantised types as plain integers, strings as object), `shape` a tuple of ints, () for a scalar, `size` the number
+    of elements.
     """
 
     proto: Extent | None = None  # this tensor's whole TensorProto in a file, to be copied as it stands
@@ -36,7 +37,8 @@ class LazyTensor:
         self.name = name
         self.data_type: DataType = data_type(data_type_number)
         self.shape: tuple[int, ...] = tuple(map(int, shape))
-        if not _is_possible(self.shape):
+        self.size = _size(self.shape)
+        if self.size < 0:
             if min(self.shape) < 0:
                 raise FormatError(f"tensor {name}: a negative dimension", found=self.shape)
             most = f"at most {_MAX_RANK} dimensions and under {_MAX_SIZE} elements"
@@ -46,11 +48,6 @@ class LazyTensor:
     def dtype(self) -> np.dtype[Any]:
         """The numpy dtype of the array that `read` returns."""
         return numpy_dtype(self.data_type)
-
-    @property
-    def size(self) -> int:
-        """The number of elements."""
-        return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:
@@ -136,9 +133,10 @@ class LazyTensor:
 
 
 @lru_cache(4096)
-def _is_possible(shape: tuple[int, ...]) -> bool:
-    """Whether a tensor can have that shape; of many tensors most have the same few."""
-    return min(shape, default=0) >= 0 and len(shape) <= _MAX_RANK and math.prod(filter(None, shape)) < _MAX_SIZE
+def _size(shape: tuple[int, ...]) -> int:
+    """The number of elements of a shape, -1 where no tensor can have it; of many tensors most have the same few."""
+    possible = min(shape, default=0) >= 0 and len(shape) <= _MAX_RANK and math.prod(filter(None, shape)) < _MAX_SIZE
+    return math.prod(shape) if possible else -1
 
 
 def check_rank(tensor: LazyTensor) -> None:

@@ -37,11 +37,22 @@ def checked_chunks(source: Source, offset: int, length: int, expected: int, what
     for chunk in source.chunks(offset, length):
         crc = extend(crc, chunk)
         yield chunk
-    if mask(crc) != expected:
+    _compare(mask(crc), expected, what, source, offset)
+
+
+def checked(source: Source, offset: int, length: int, expected: int, what: str) -> bytes:
+    """The same at once, for a small region."""
+    data = source.pread(offset, length)
+    _compare(masked(data), expected, what, source, offset)
+    return data
+
+
+def _compare(found: int, expected: int, what: str, source: Source, offset: int) -> None:
+    if found != expected:
         raise CorruptionError(
             f"checksum of {what} does not match; the file is damaged, take another copy of it",
             path=source.name,
             offset=offset,
             expected=f"crc32c {expected:#010x}",
-            found=f"{mask(crc):#010x}",
+            found=f"{found:#010x}",
         )

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from graph_restore.storage.crc32c import checked_chunks
-from graph_restore.storage.source import Source
+from graph_restore.storage.crc32c import checked, checked_chunks
+from graph_restore.storage.source import CHUNK, Source
 
 
 class Checksum(NamedTuple):
@@ -47,6 +47,10 @@ class Extent:
 
     def read(self, verify: bool = True) -> bytes:
         """All the bytes at once, for small stretches."""
+        region = self.checksum
+        if verify and region is not None and region.length <= CHUNK:
+            start = self.offset - region.offset
+            return checked(self.source, *region)[start : start + self.length]
         return b"".join(self.chunks(verify))
 
     def part(self, offset: int, length: int) -> Extent:

@@ -121,8 +121,10 @@ class AtomicFile:
         kernel copy it then; it copies what need not be looked at.
         """
         self._sources.add(extent.source)
-        large = extent.length >= _DIRECT_FROM and extent.checksum is None and self._splices
-        descriptor = extent.source.fileno() if large else None
+        if extent.length < _DIRECT_FROM:
+            self.write(extent.read())
+            return
+        descriptor = extent.source.fileno() if extent.checksum is None and self._splices else None
         done = 0 if descriptor is None else self._copy(descriptor, extent.offset, extent.length)
         for chunk in (extent.part(done, extent.length - done) if done else extent).chunks():
             self.write(chunk)

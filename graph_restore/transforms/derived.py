@@ -19,12 +19,18 @@ _IN_TURN = 1000  # nodes that go through one copy: a message that is used again 
 class DerivedGraph(Graph):
     """The graph of `head`, a GraphDef without nodes, and copies of `nodes` (by name) to which `change`, which leaves
     their names and ops, was done. It becomes a message when it is looked at as a whole; until then `nodes` must stay as
-    they are, as those of a graph do."""
+    they are, as those of a graph do. `names_of`: as `Graph.names_of`."""
 
     def __init__(
-        self, head: Any, nodes: Mapping[str, Any], change: Callable[[Any], None], payloads: Payloads, op_list: Any
+        self,
+        head: Any,
+        nodes: Mapping[str, Any],
+        change: Callable[[Any], None],
+        names_of: Callable[[Container[str]], list[str]],
+        payloads: Payloads,
+        op_list: Any,
     ) -> None:
-        self._head, self._former, self._change = head, dict(nodes), change
+        self._head, self._former, self._change, self._names_of = head, nodes, change, names_of
         self.payloads = dict(payloads)
         self.op_list = op_list
 
@@ -74,7 +80,10 @@ class DerivedGraph(Graph):
         return None if node is None else str(node.op)
 
     def of_ops(self, ops: Container[str]) -> list[Any]:
-        return [self.nodes[name] for name, node in self._former.items() if node.op in ops]
+        return [self.nodes[name] for name in self.names_of(ops)]
+
+    def names_of(self, ops: Container[str]) -> list[str]:
+        return self._names_of(ops)
 
     def _to_encode(self) -> Iterator[Any]:
         if self._is_made:

@@ -90,9 +90,13 @@ class Draft:
 
     def of_ops(self, ops: Container[str]) -> list[str]:
         """The names of the nodes of any of these ops, in the draft's order."""
-        found = {node.name for node in self.graph.of_ops(ops)} - self._own
-        found |= {name for name in self._own if name in self.nodes and self.nodes[name].op in ops}
-        return [name for name in self.nodes if name in found] if found else []
+        nodes, own = self.nodes, self._own
+        found = [name for name in self.graph.names_of(ops) if name in nodes and name not in own]
+        changed = {name for name in own if name in nodes and nodes[name].op in ops}
+        if not changed:
+            return found  # a draft keeps the order of its graph
+        changed.update(found)
+        return [name for name in nodes if name in changed]
 
     def ancestors(
         self, roots: Iterable[str], data_only: bool = False, stop: Callable[[Any], bool] | None = None
@@ -113,8 +117,11 @@ class Draft:
 
     def takes_less(self) -> bool:
         """Whether a node takes less than it took in the graph, so that others may have become of no use."""
-        before, own = self.graph.nodes, self._own_sources()
-        return any(name in before and not set(self.graph.sources[name]) <= set(now) for name, now in own.items())
+        before, known = self.graph.nodes, self.graph.sources
+        return any(
+            name in before and known[name] and not set(known[name]) <= set(now)
+            for name, now in self._own_sources().items()
+        )
 
     def consumers(self) -> dict[str, list[tuple[Any, int]]]:
         """Node name to the (NodeDef, input position) pairs that take any of its outputs, as the draft is now."""
@@ -144,7 +151,7 @@ class Draft:
 
     def finish_changed(self, change: Callable[[Any], None]) -> Graph:
         """The same with a change, which leaves names and ops, done to each node; the draft is not to be used on."""
-        return DerivedGraph(self._head(), self.nodes, change, self.payloads, self.graph.op_list)
+        return DerivedGraph(self._head(), self.nodes, change, self.of_ops, self.payloads, self.graph.op_list)
 
     def _head(self) -> Any:
         """A GraphDef that has all but the nodes."""
