@@ -1,7 +1,8 @@
 """A model made to live in today's TensorFlow, by restore_graph and by TensorFlow's own import_meta_graph and Saver:
 `python -m benchmarks.live ours|theirs GRAPH PREFIX FETCHES-AND-FEEDS`; `... bare META OUTPUT` writes the graph alone.
 
-Each prints, as JSON, the seconds from its imports to restored variables, and hashes of what it then computes.
+Each prints, as JSON, the seconds from its imports to restored variables, the peak memory until then, and hashes of what
+it computes afterwards, which takes more memory, of TensorFlow's.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import Command, Timing, alternate, python, run
+from benchmarks.measure import Command, alternate, peak_bytes, python, run
 from benchmarks.models import BenchmarkModel
 from benchmarks.outputs import fetched
 from benchmarks.report import Report
@@ -37,17 +38,17 @@ def measure(model: BenchmarkModel, folder: Path, rounds: int, report: Report, me
     report.table(timings, THEIRS)
     told = {who: [json.loads(one.output.splitlines()[-1]) for one in timing.samples] for who, timing in timings.items()}
     report.equal("live model", len({str(runs[-1]["outputs"]) for runs in told.values()}) == 1, str(told))
-    seconds = {who: statistics.median(one["seconds"] for one in runs) for who, runs in told.items()}
+    seconds, peaks = (
+        {who: statistics.median(one[what] for one in runs) for who, runs in told.items()}
+        for what in ("seconds", "peak_bytes")
+    )
     for who in (OURS, BARE):
-        ratio = seconds[who] / seconds[THEIRS]
+        ratio, peak = seconds[who] / seconds[THEIRS], peaks[who] / peaks[THEIRS]
         report.line(f"{who}, imports left out: {seconds[who]:.3f} s, {ratio:.2f} times {THEIRS}")
+        report.line(f"{who}, until restored: {peaks[who] / 1e6:.1f} MB, {peak:.4f} times {THEIRS}")
         if meaningful:
             report.at_most(f"{who}, time", ratio, 1)
-            report.at_most(f"{who}, peak memory", _peak(timings[who]) / _peak(timings[THEIRS]), 1)
-
-
-def _peak(timing: Timing) -> float:
-    return statistics.median(sample.peak_bytes for sample in timing.samples)
+            report.at_most(f"{who}, peak memory", peak, 1)
 
 
 def live(who: str, graph: str, prefix: str, task: dict[str, Any]) -> dict[str, Any]:
@@ -64,7 +65,7 @@ def live(who: str, graph: str, prefix: str, task: dict[str, Any]) -> dict[str, A
         else:
             restore_graph(graph, prefix)
         seconds = time.perf_counter() - start
-        return {"seconds": seconds, "outputs": fetched(session, **task)}
+        return {"seconds": seconds, "peak_bytes": peak_bytes(), "outputs": fetched(session, **task)}
 
 
 def write_bare(meta: str, output: str) -> None:

@@ -8,6 +8,7 @@ of its own.
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -91,8 +92,13 @@ def run(command: Sequence[str]) -> Sample:
         text = output.read().decode("utf-8", "replace")
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{text[-3000:]}")
-    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return Sample(seconds, peak, text)
+    return Sample(seconds, peak_bytes(usage), text)
+
+
+def peak_bytes(usage: resource.struct_rusage | None = None) -> int:
+    """The most memory that a process had so far, by default this one."""
+    usage = usage or resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def alternate(
