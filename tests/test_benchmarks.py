@@ -50,6 +50,13 @@ def test_alternate_warms_up_takes_turns_and_cleans(tmp_path: Path) -> None:
     assert {name: len(timing.samples) for name, timing in timings.items()} == {"a": 3, "b": 3}
 
 
+def test_a_directory_is_cleaned_too(tmp_path: Path) -> None:
+    made = tmp_path / "saved_model"
+    (made / "variables").mkdir(parents=True)
+    Command([], [made, tmp_path / "not made yet"]).clean()
+    assert not made.exists()
+
+
 def test_timing_gives_median_best_peak_and_last_output() -> None:
     timing = Timing((Sample(3.0, 10, "x"), Sample(1.0, 30, "y"), Sample(2.0, 20, "z")))
     assert (timing.median, timing.best, timing.peak_bytes, timing.output) == (2.0, 1.0, 30, "z")
