@@ -157,12 +157,11 @@ class AtomicFile:
         view = memoryview(data)
         try:
             while view:
-                count = os.write(self._descriptor, view[:_PIECE])
-                self._advance(count)
-                view = view[count:]
+                view = view[os.write(self._descriptor, view[:_PIECE]) :]
         except OSError as error:
             error.filename = self.path
             raise
+        self._advance(len(data))
 
     def _advance(self, count: int) -> None:
         """Tell of `count` bytes written, and have the disk begin with them meanwhile.
