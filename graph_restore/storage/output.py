@@ -20,7 +20,7 @@ from graph_restore.storage.source import Source
 
 _BUFFER = 1 << 18
 _DIRECT_FROM = 1 << 16  # shorter pieces are cheaper written with their neighbours
-_PIECE = 1 << 15  # written at a time: more takes large blocks of memory, which virtual machines must ask their host for
+_PIECE = 1 << 17  # written at a time: more takes large blocks of memory, which virtual machines must ask their host for
 _WRITE_BACK = 8 << 20  # bytes after which the disk is set to work, so that the sync at the end finds little to do
 _NO_COPY_FILE_RANGE = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM}
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
