@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import Command, alternate, peak_bytes, python, run
+from benchmarks.measure import Command, Timing, alternate, peak_bytes, python, run
 from benchmarks.models import BenchmarkModel
 from benchmarks.outputs import fetched
 from benchmarks.report import Report
@@ -49,6 +49,12 @@ def measure(model: BenchmarkModel, folder: Path, rounds: int, report: Report, me
         if meaningful:
             report.at_most(f"{who}, time", ratio, 1)
             report.at_most(f"{who}, peak memory", peak, 1)
+            whole = _peak(timings[who]) / _peak(timings[THEIRS])
+            report.at_most(f"{who}, peak memory of the whole process", whole, 1)
+
+
+def _peak(timing: Timing) -> float:
+    return statistics.median(sample.peak_bytes for sample in timing.samples)
 
 
 def live(who: str, graph: str, prefix: str, task: dict[str, Any]) -> dict[str, Any]:
