@@ -2,7 +2,7 @@
 `python -m benchmarks.live ours|theirs GRAPH PREFIX FETCHES-AND-FEEDS`; `... bare META OUTPUT` writes the graph alone.
 
 Each prints, as JSON, the seconds from its imports to restored variables, the peak memory until then, and hashes of what
-it computes afterwards, which takes more memory, of TensorFlow's.
+it then computes.
 """
 
 from __future__ import annotations

@@ -75,6 +75,20 @@ def test_a_wrong_checksum_is_found_after_the_values() -> None:
                 tensor.read()
 
 
+@pytest.mark.parametrize("rest", [0, 300_000])  # a region that is read at once, and one that is read in pieces
+def test_a_small_stretch_is_read_with_the_region_that_vouches_for_it(rest: int) -> None:
+    region = b"abcdef" + bytes(rest)
+    source = BytesSource(b"??" + region, "file")
+    for crc, right in ((tables.masked(region), True), (tables.masked(region) ^ 1, False)):
+        extent = Extent(source, 3, 3, Checksum(2, len(region), crc, "values"))
+        if right:
+            assert extent.read() == b"bcd"
+        else:
+            with pytest.raises(gr.CorruptionError, match="checksum of values does not match"):
+                extent.read()
+        assert extent.read(verify=False) == b"bcd"
+
+
 FEWER, CORRUPT = "expected 3, found 2|fewer", gr.CorruptionError
 
 

@@ -117,11 +117,8 @@ class Draft:
 
     def takes_less(self) -> bool:
         """Whether a node takes less than it took in the graph, so that others may have become of no use."""
-        before, known = self.graph.nodes, self.graph.sources
-        return any(
-            name in before and known[name] and not set(known[name]) <= set(now)
-            for name, now in self._own_sources().items()
-        )
+        before, own = self.graph.nodes, self._own_sources()
+        return any(name in before and not set(self.graph.sources[name]) <= set(now) for name, now in own.items())
 
     def consumers(self) -> dict[str, list[tuple[Any, int]]]:
         """Node name to the (NodeDef, input position) pairs that take any of its outputs, as the draft is now."""
