@@ -20,6 +20,10 @@ from corpus import Case, case, cases
 
 import graph_restore as gr
 from graph_restore.checkpoint import convert
+from graph_restore.graph import Graph
+from graph_restore.ops import op_table
+from graph_restore.protos import GraphDef, OpList
+from graph_restore.runtime.importing import operation_list
 from graph_restore.runtime.live import LiveModel
 
 pytestmark = pytest.mark.tensorflow
@@ -352,6 +356,46 @@ def test_elements_and_the_saver_of_a_graph_without_variables() -> None:
         assert elements == []
         with pytest.raises(gr.NodeNotFoundError, match="thre.*near names: three"):
             gr.restore_graph(graph_def, return_elements=["thre:0"])
+
+
+def test_attrs_newer_than_tensorflow() -> None:
+    """As a later TensorFlow might have written them: MatMul has two more attrs, one of them at its default."""
+    one = case("linear/tf1.4.1-v2")
+    assert one.meta is not None
+    with graph_and_session() as (tf, graph, session):
+        meta_graph = tf.compat.v1.MetaGraphDef.FromString(one.meta.read_bytes())
+        (node,) = [node for node in meta_graph.graph_def.node if node.op == "MatMul"]
+        (op,) = [op for op in meta_graph.meta_info_def.stripped_op_list.op if op.name == "MatMul"]
+        for name in ("of_later", "of_later_and_set"):
+            op.attr.add(name=name, type="bool").default_value.b = False
+            node.attr[name].b = name.endswith("set")
+        (y,), _ = gr.restore_graph(meta_graph.SerializeToString(), one.prefix, return_elements=["y:0"])
+        assert_same(session.run(y, one.oracle["feeds"]), one.oracle["outputs"]["y:0"], "y")
+        kept = graph.get_operation_by_name(node.name).node_def.attr
+        assert [name for name in kept if name.startswith("of_later")] == ["of_later_and_set"]
+
+
+@pytest.mark.parametrize("op", ["MatMul", "Conv2D", "RestoreV2", "AddN", "ConcatV2", "ParseExample", "Placeholder"])
+def test_only_ops_that_may_have_newer_attrs_are_told_to_tensorflow(op: str) -> None:
+    today = op_table()[op].op_def
+    known = Graph(GraphDef(), op_list=OpList(op=[today]))
+    assert operation_list(known) is None
+    later = type(today).FromString(today.SerializeToString())
+    later.attr.add(name="of_later", type="bool").default_value.b = False
+    told = operation_list(Graph(GraphDef(), op_list=OpList(op=[today, later])))
+    assert [attr.name for op in told.op for attr in op.attr][-1] == "of_later" and len(told.op) == 1
+
+
+def test_a_scope_around_it_and_a_collection_that_names_what_is_not_there() -> None:
+    one = case("linear/tf1.4.1-v2")
+    assert one.meta is not None
+    with graph_and_session() as (tf, graph, session):
+        meta_graph = tf.compat.v1.MetaGraphDef.FromString(one.meta.read_bytes())
+        meta_graph.collection_def["mine"].node_list.value.extend(["y:0", "gone:0", "gone"])
+        with tf.name_scope("around"):
+            gr.restore_graph(meta_graph.SerializeToString(), one.prefix)
+        assert [tensor.name for tensor in graph.get_collection("mine")] == ["y:0"]
+        assert_same(session.run("y:0", one.oracle["feeds"]), one.oracle["outputs"]["y:0"], "y")
 
 
 def test_input_map() -> None:

@@ -56,7 +56,7 @@ def build(
     if own:
         model.graph.pack()
     found, imported = import_graph(graph, wanted.graph, wanted.scope, wanted.input_map, wanted.return_elements)
-    with tf.control_dependencies(None), wanted.graph.device(None):
+    with tf.control_dependencies(None), wanted.graph.device(None), wanted.graph.name_scope(None):
         setters = make_setters(model.savers, graph, keyed, imported)
         variables = _variables(keyed, graph, imported, setters, wanted)
         restore_collections(model, graph, imported)

@@ -33,7 +33,8 @@ def restore_collections(model: Model, graph: Graph, imported: Imported) -> None:
     `graph`: what was imported. A GraphRestoreWarning says when TensorFlow does not take the contexts: the graph runs,
     but has no gradients through them.
     """
-    listed = {name: _live(name, given, imported) for name, given in model.collections.items() if name not in _NOT_TAKEN}
+    taken = {name: given for name, given in model.collections.items() if name not in _NOT_TAKEN}
+    listed = {name: _live(name, given, graph, imported) for name, given in taken.items()}
     _add({name: collection for name, collection in listed.items() if collection.WhichOneof("kind")})
     contexts = flow_contexts(graph, model.collections)
     for context in [one for several in contexts.values() for one in several]:
@@ -53,11 +54,11 @@ def _add(collections: dict[str, Any]) -> None:
         tf.compat.v1.train.import_meta_graph(tf.compat.v1.MetaGraphDef.FromString(own.SerializeToString()))
 
 
-def _live(name: str, given: Any, imported: Imported) -> Any:
+def _live(name: str, given: Any, graph: Graph, imported: Imported) -> Any:
     """A collection under live names; without what is not in the graph, and of kinds that are not known."""
     kind = given.WhichOneof("kind")
     if kind == "node_list":
-        names = [_live_name(item, imported) for item in given.node_list.value if item in imported]
+        names = [_live_name(item, imported) for item in given.node_list.value if node_of(item) in graph.nodes]
         return CollectionDef(node_list=CollectionDef.NodeList(value=names)) if names else CollectionDef()
     if kind == "bytes_list" and name == _RUNNERS:
         return _bytes(_runner(data, imported) for data in given.bytes_list.value)

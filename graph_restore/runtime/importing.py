@@ -1,11 +1,13 @@
 """A model's graph brought into a live TensorFlow graph, and which live operation each of its nodes became.
 
-Operations are looked up by what the import returned, never by name: TensorFlow renames nodes whose names are taken.
+TensorFlow renames nodes whose names are taken; in a graph that was not empty, operations are those that the import
+returned, never those of the same name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from itertools import count
 from typing import Any
 
@@ -13,40 +15,38 @@ from graph_restore.errors import UnsupportedFormatError
 from graph_restore.graph import Graph
 from graph_restore.names import is_control, node_of, parse_tensor_name
 from graph_restore.ops import op_table
-from graph_restore.protos import GraphDef, NodeDef
+from graph_restore.protos import GraphDef, NodeDef, OpList
 from graph_restore.runtime.guard import tensorflow
 from graph_restore.transforms.functions import renamed_functions
 
 
 class Imported:
-    """The live operations of a model, by node name."""
+    """The live operations of a model, by node name; KeyError for what was not imported.
 
-    def __init__(self, graph: Any, operations: Mapping[str, Any]) -> None:
+    `renamed`: all of them, where their names may not be those of the nodes.
+    """
+
+    def __init__(self, graph: Any, renamed: Mapping[str, Any] | None) -> None:
         self.graph = graph
-        self._operations = operations
-
-    def __contains__(self, name: str) -> bool:
-        return node_of(name) in self._operations
+        self._find = graph.get_operation_by_name if renamed is None else renamed.__getitem__
 
     def operation(self, name: str) -> Any:
         """The tf.Operation of a node."""
-        return self._operations[node_of(name)]
+        return self._find(node_of(name))
 
     def tensor(self, name: str) -> Any:
         """The tf.Tensor of a tensor name."""
         node, index = parse_tensor_name(name)
-        return self._operations[node].outputs[index]
+        return self._find(node).outputs[index]
 
 
 def refuse_unknown_ops(graph: Graph) -> None:
     """UnsupportedFormatError that names every op which the TensorFlow that is running does not have."""
     functions = {function.signature.name for function in graph.library.function}
-    nodes = list(graph.nodes.values())
+    users = {op: nodes[0].name for op, nodes in graph.by_op.items()}
     for function in graph.library.function:
-        nodes += function.node_def
-    users: dict[str, str] = {}
-    for node in nodes:
-        users.setdefault(node.op, node.name)
+        for node in function.node_def:
+            users.setdefault(node.op, node.name)
     unknown = [op for op in users if op not in functions and _may_be_gone(op) and not _is_registered(op)]
     if unknown:
         listed = "; ".join(f"{op} ({_history(op)}node {users[op]})" for op in unknown)
@@ -95,17 +95,17 @@ def import_graph(
     """
     tf = tensorflow()
     graph = _with_free_function_names(graph, into)
-    names = list(graph.nodes)
+    nodes = list(graph.nodes) if scope or into.get_operations() else []
     with into.as_default(), tf.control_dependencies(None):
         found = tf.import_graph_def(
             graph.materialize(),
             input_map=input_map,
-            return_elements=[*return_elements, *names],
+            return_elements=[*return_elements, *nodes],
             name=scope,
             producer_op_list=operation_list(graph),
         )
     asked = len(return_elements)
-    return found[:asked], Imported(into, dict(zip(names, found[asked:])))
+    return found[:asked], Imported(into, dict(zip(nodes, found[asked:])) or None)
 
 
 def _with_free_function_names(graph: Graph, into: Any) -> Graph:
@@ -121,12 +121,24 @@ def _with_free_function_names(graph: Graph, into: Any) -> Graph:
 
 
 def operation_list(graph: Graph) -> Any:
-    """The op list that came with a model, as TensorFlow takes it; None without one."""
-    if graph.op_list is None or not graph.op_list.op:
+    """Of the op list that came with a model, as TensorFlow takes it, the ops with an attr that today's may not know;
+    None without any: TensorFlow then need not look at every attr of every node."""
+    newer = [op for op in graph.op_list.op if _has_unknown_attrs(op)] if graph.op_list is not None else []
+    if not newer:
         return None
     op_list = tensorflow().compat.v1.MetaGraphDef().meta_info_def.stripped_op_list
-    op_list.MergeFromString(graph.op_list.SerializeToString())
+    op_list.MergeFromString(OpList(op=newer).SerializeToString())
     return op_list
+
+
+def _has_unknown_attrs(op: Any) -> bool:
+    """Whether an op has optional attrs that are no parameters of today's, nor found from the types of its inputs."""
+    today = getattr(tensorflow().raw_ops, op.name, None)
+    if today is None:
+        return True
+    inferred = {name for arg in op.input_arg for name in (arg.type_attr, arg.number_attr, arg.type_list_attr)}
+    known = inferred | signature(today).parameters.keys()
+    return any(attr.HasField("default_value") and attr.name not in known for attr in op.attr)
 
 
 def check_elements(graph: Graph, return_elements: Sequence[str]) -> None:

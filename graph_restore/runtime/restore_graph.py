@@ -144,7 +144,7 @@ def _with_keys(model: Model, checkpoint: Any, restored: Model | None) -> Variabl
     if checkpoint is None:
         return model.variables
     found = restored or restore(model, checkpoint, on_mismatch="skip")
-    return Variables(replace(variable, value=None) for variable in found.variables)
+    return Variables(variable.replaced(value=None) for variable in found.variables)
 
 
 def _asset_folders(asset_dir: str | os.PathLike[str] | None, checkpoint: Any) -> list[str]:

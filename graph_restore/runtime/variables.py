@@ -65,7 +65,7 @@ def make_setters(
     taken: set[str] = set()
     for variable in variables:
         name = assigns.get(variable.name, "")
-        known = name in imported and _assigns(graph.nodes[name], variable)
+        known = name in graph.nodes and _assigns(graph.nodes[name], variable)
         operation = imported.operation(name) if known else None
         if operation is None or operation.inputs[1].name in taken:  # one restored value may be assigned to several
             setters[variable.name] = _new_setter(variable, imported)
@@ -105,7 +105,7 @@ def make_variable(
         trainable=trainable,
         snapshot_name=_snapshot(variable, graph, imported).name,
     )
-    if variable.initializer is not None and variable.initializer in imported:
+    if variable.initializer is not None and variable.initializer in graph.nodes:
         initializer = imported.operation(variable.initializer)
         definition.initializer_name = initializer.name
         if len(initializer.inputs) > 1:

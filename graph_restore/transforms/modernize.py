@@ -37,7 +37,7 @@ def modernize(model: Model, ops: Collection[str] | None = None) -> Model:
         raise ValueError(f"no way to rewrite {', '.join(unknown)} is known; known: {', '.join(sorted(REWRITTEN))}")
     wanted = set(REWRITTEN if ops is None else ops)
     graph = modern_functions(model.graph)
-    found = [(node.op, node.name) for node in graph.graph_def.node if node.op in wanted]
+    found = [(node.op, node.name) for node in graph.of_ops(wanted)]
     for function in graph.library.function:
         name = function.signature.name
         found += [(node.op, f"{name}/{node.name}") for node in function.node_def if node.op in wanted]

@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from graph_restore.arrays import np
@@ -44,43 +44,38 @@ def prepare(
     modern = modern_functions(model.graph)
     graph_def = GraphDef()
     graph_def.CopyFrom(modern.graph_def)
-    bodies = [function.node_def for function in graph_def.library.function]
-    for nodes in (graph_def.node, *bodies):
-        _mend(nodes, clear_devices)
-    _name_handles(graph_def.node, taken)
-    payloads = dict(modern.payloads)
-    nodes_by_name = {node.name: node for node in graph_def.node}
+    graph = Graph(graph_def, modern.payloads, modern.op_list)
+    _mend(graph.nodes.values(), graph.nodes, clear_devices)
+    for function in graph.library.function:
+        _mend(function.node_def, [node.name for node in function.node_def], clear_devices)
+    _name_handles(graph.of_ops(RESOURCE_OPS), taken)
     for name, path in moved_assets(model, asset_folders).items():
-        payloads.pop(("", name), None)
+        graph.payloads.pop(("", name), None)
         shape = modern.value(modern.nodes[name]).shape
-        nodes_by_name[name].attr["value"].CopyFrom(tensor_attr(np.full(shape, os.fsencode(path), object)))
-    return Graph(graph_def, payloads, modern.op_list)
+        graph.nodes[name].attr["value"].CopyFrom(tensor_attr(np.full(shape, os.fsencode(path), object)))
+    return graph
 
 
-def _mend(nodes: Any, clear_devices: bool) -> None:
-    names = {node.name for node in nodes}
+def _mend(nodes: Iterable[Any], names: Iterable[str], clear_devices: bool) -> None:
+    locations = {b"loc:@" + name.encode() for name in names}
     for node in nodes:
         attrs = node.attr
         if "_output_shapes" in attrs:
             del attrs["_output_shapes"]
         if clear_devices and node.device:
             node.device = ""
-        if "_class" in attrs:
-            _drop_dangling(node, names)
+        if "_class" in attrs and not locations.issuperset(attrs["_class"].list.s):
+            _drop_dangling(node, locations)
 
 
-def _drop_dangling(node: Any, names: set[str]) -> None:
-    classes = node.attr["_class"].list.s
-    kept = [item for item in classes if not item.startswith(b"loc:@") or item[5:].decode("utf-8", "replace") in names]
-    if len(kept) == len(classes):
-        return
+def _drop_dangling(node: Any, locations: set[bytes]) -> None:
+    kept = [item for item in node.attr["_class"].list.s if not item.startswith(b"loc:@") or item in locations]
     del node.attr["_class"]
     if kept:
         node.attr["_class"].list.s.extend(kept)
 
 
-def _name_handles(nodes: Any, taken: Collection[str]) -> None:
-    handles = [node for node in nodes if node.op in RESOURCE_OPS]
+def _name_handles(handles: Collection[Any], taken: Collection[str]) -> None:
     used = {*taken, *(node.attr["shared_name"].s.decode("utf-8", "replace") for node in handles)}
     renamed: dict[str, str] = {}
     for node in handles:
@@ -129,8 +124,8 @@ def _asset_constants(model: Model) -> Iterator[str]:
     if _ASSET_COLLECTION in model.collections:
         for tensor in model.collections[_ASSET_COLLECTION].node_list.value:
             yield _source(model.graph, tensor)
-    for node in model.graph.graph_def.node:
-        if node.op in _TEXT_FILE_TABLES and len(node.input) > 1:
+    for node in model.graph.of_ops(_TEXT_FILE_TABLES):
+        if len(node.input) > 1:
             yield _source(model.graph, node.input[1])
 
 

@@ -21,6 +21,6 @@ def table_initializers(model: Model) -> list[str]:
     """The nodes to run once: those that fill tables, and whatever else is in the collection of table initializers."""
     graph, listed = model.graph, model.collections.get(TABLE_COLLECTION)
     saved = {table.node for table in saved_tables(graph)}
-    found = [node.name for node in graph.graph_def.node if node.op in _INITIALIZERS or node.op in TABLE_IMPORTS]
+    found = graph.names_of({*_INITIALIZERS, *TABLE_IMPORTS})
     members = [parse_tensor_name(name)[0] for name in listed.node_list.value] if listed is not None else []
     return [name for name in dict.fromkeys([*found, *members]) if name in graph.nodes and name not in saved]

@@ -37,5 +37,5 @@ def is_trainable(variable: Variable, trainable: bool | str, updated: Collection[
 
 def updated_variables(graph: Graph) -> set[str]:
     """The variables to which the graph itself adds, as to a counter or an average."""
-    updates = [node for node in graph.graph_def.node if node.op in _UPDATES and node.input]
+    updates = [node for node in graph.of_ops(_UPDATES) if node.input]
     return {name for node in updates if (name := variable_of(graph, node.input[0])) is not None}
