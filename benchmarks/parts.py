@@ -98,7 +98,7 @@ def _start(run: Run) -> None:
 
 
 def _live(run: Run) -> None:
-    live.measure(run.large(), run.out, run.rounds(9), run.report, meaningful=not run.quick)
+    live.measure(run.large(), run.out, run.rounds(13), run.report, meaningful=not run.quick)
 
 
 PARTS: dict[str, Callable[[Run], None]] = {
