@@ -15,6 +15,7 @@ from corpus import case, cases
 
 import graph_restore as gr
 from graph_restore import protos
+from graph_restore.storage import output
 from graph_restore.storage.extent import Checksum, Extent
 from graph_restore.storage.source import FileSource
 from graph_restore.tensors import ContentTensor, lazy
@@ -247,3 +248,24 @@ def test_a_graph_without_its_values_is_told_at_the_callers_line(name: str, tmp_p
     ) as told:
         gr.export(gr.restore(model), tmp_path / name)
     assert [one.filename for one in told] == [__file__]
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system takes no advice on files")
+def test_a_large_file_is_given_up_behind_what_was_just_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each stretch is declared not needed twice: as it was written, which starts the disk, and a good while later."""
+    step, kept = 1 << 16, 1 << 18
+    monkeypatch.setattr(output, "_WRITE_BACK", step)
+    monkeypatch.setattr(output, "_KEPT", kept)
+    advised: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda file, start, length, advice: advised.append((start, length)))
+    content = os.urandom(20 * step)
+    with output.AtomicFile(tmp_path / "large") as file:
+        for start in range(0, len(content), step):
+            file.write(content[start : start + step])
+    assert (tmp_path / "large").read_bytes() == content
+    assert {length for _, length in advised} == {step}
+    starts = [start for start, _ in advised]
+    for start in range(0, len(content), step):
+        times = [number for number, other in enumerate(starts) if other == start]
+        assert len(times) == (2 if start < len(content) - kept else 1)
+        assert max(starts[: times[-1]]) - start == (kept if len(times) == 2 else -step)

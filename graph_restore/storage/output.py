@@ -22,6 +22,7 @@ _BUFFER = 1 << 18
 _DIRECT_FROM = 1 << 16  # shorter pieces are cheaper written with their neighbours
 _PIECE = 1 << 17  # written at a time: more takes large blocks of memory, which virtual machines must ask their host for
 _WRITE_BACK = 8 << 20  # bytes after which the disk is set to work, so that the sync at the end finds little to do
+_KEPT = 512 << 20  # of a file in memory; what was written before that makes room, so that no file needs its size of it
 _NO_COPY_FILE_RANGE = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM}
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
@@ -164,17 +165,20 @@ class AtomicFile:
         self._advance(len(data))
 
     def _advance(self, count: int) -> None:
-        """Tell of `count` bytes written, and have the disk begin with them meanwhile.
-
-        Linux starts to write back a range that is declared not needed; as it is still dirty, it stays in memory too.
-        """
+        """Tell of `count` bytes written, have the disk begin with them meanwhile, and give up what it has had long."""
         self._progress(count)
         self._written += count
         length = self._written - self._on_its_way
-        if length >= _WRITE_BACK and hasattr(os, "posix_fadvise"):
-            with suppress(OSError):  # only advice
-                os.posix_fadvise(self._descriptor, self._on_its_way, length, os.POSIX_FADV_DONTNEED)
+        if length >= _WRITE_BACK:
+            self._give_up(self._on_its_way, length)
+            self._give_up(self._on_its_way - _KEPT, length)
             self._on_its_way = self._written
+
+    def _give_up(self, start: int, length: int) -> None:
+        """Declare bytes not needed: Linux then starts to write them back, or, once that is done, frees their memory."""
+        if start >= 0 and hasattr(os, "posix_fadvise"):
+            with suppress(OSError):  # only advice
+                os.posix_fadvise(self._descriptor, start, length, os.POSIX_FADV_DONTNEED)
 
     def _commit(self) -> None:
         self._flush()
