@@ -21,7 +21,7 @@ from graph_restore.transforms.functions import renamed_functions
 
 
 class Imported:
-    """The live operations of a model, by node name; KeyError for what was not imported.
+    """The live operations of a model, by node name; KeyError for what is not there.
 
     `renamed`: all of them, where their names may not be those of the nodes.
     """
