@@ -5,6 +5,8 @@ A tensor name without an index means output 0. See the comment on NodeDef.input 
 
 from __future__ import annotations
 
+from typing import Any
+
 
 def is_control(name: str) -> bool:
     """Whether an input is a control input, `^node`."""
@@ -38,3 +40,16 @@ def input_name(node: str, index: int = 0) -> str:
     if index < 0:
         return "^" + node
     return f"{node}:{index}" if index else node
+
+
+def tensor_names(info: Any) -> list[str]:
+    """The tensors a TensorInfo names: one, the three of a SparseTensor (values, indices, dense shape), or those of a
+    composite tensor's components; none where it names nothing."""
+    kind = info.WhichOneof("encoding")
+    if kind == "coo_sparse":
+        sparse = info.coo_sparse
+        names = [sparse.values_tensor_name, sparse.indices_tensor_name, sparse.dense_shape_tensor_name]
+        return [name for name in names if name]
+    if kind == "composite_tensor":
+        return [name for component in info.composite_tensor.components for name in tensor_names(component)]
+    return [info.name] if info.name else []

@@ -5,14 +5,14 @@ Keys of a made one are node names, with `_k` for outputs past the first. See ten
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from graph_restore.dtypes import REF_OFFSET
 from graph_restore.errors import FreezeError, NodeNotFoundError, UnsupportedFormatError, counted
 from graph_restore.graph import Graph
 from graph_restore.model import Model
-from graph_restore.names import node_of, parse_tensor_name, tensor_name
+from graph_restore.names import node_of, parse_tensor_name, tensor_name, tensor_names
 from graph_restore.protos import SignatureDef
 from graph_restore.transforms.feeds import output_shape
 from graph_restore.transforms.fetches import DEFAULT_SIGNATURE
@@ -90,22 +90,12 @@ def kept_signatures(model: Model) -> dict[str, Any]:
 
 def inputs_of(signature: Any) -> list[str]:
     """The tensor names a signature is fed by, the parts of sparse and composite tensors too."""
-    return [name for info in signature.inputs.values() for name in _names(info)]
+    return [name for info in signature.inputs.values() for name in tensor_names(info)]
 
 
 def outputs_of(signature: Any) -> list[str]:
     """The tensor names a signature fetches."""
-    return [name for info in signature.outputs.values() for name in _names(info)]
-
-
-def _names(info: Any) -> Sequence[str]:
-    kind = info.WhichOneof("encoding")
-    if kind == "coo_sparse":
-        sparse = info.coo_sparse
-        return [sparse.values_tensor_name, sparse.indices_tensor_name, sparse.dense_shape_tensor_name]
-    if kind == "composite_tensor":
-        return [name for component in info.composite_tensor.components for name in _names(component)]
-    return [info.name] if info.name else []
+    return [name for info in signature.outputs.values() for name in tensor_names(info)]
 
 
 def unfed(graph: Graph, signature: Any) -> list[str]:
