@@ -36,7 +36,7 @@ class Variable:
     `trainable`: None when the graph does not say. `slot_of`, `moving_average_of`: names of other variables; `slot`:
     the optimizer's name for it. `collections`: those it is in. `authority`: for each fact, where it was learnt:
     "restore op", "save op", "collection", "topology", "optimizer op", "attribute", "checkpoint" or "name".
-    `value`: the restored tensor, or None.
+    `value`: the restored tensor, or None (`authority` has the reason where an init op made it uncertain).
     """
 
     name: str

@@ -388,3 +388,96 @@ def test_what_has_no_certain_answer_is_refused(name: str, resource: bool, tmp_pa
         gr.freeze(model, fetches, list(feeds))
     assert caught.value.nodes
     assert gr.freeze(model, fetches, list(feeds), on_update="initial").graph
+
+
+def _loaded_answer(folder: Path) -> Any:
+    """What TensorFlow's loader gives, which runs the init op."""
+    import tensorflow.compat.v1 as tf
+
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.saved_model.load(session, ["serve"], str(folder))
+        return session.run("y:0", {"x:0": [2.0]})
+
+
+def _with_init_op(folder: Path, make: Callable[[Any, Any, Any], Any], collection: str) -> None:
+    """A SavedModel of y = x * (c + l), l a local variable, with the op that `make` gives as its init op."""
+    import tensorflow.compat.v1 as tf
+
+    with tf.Graph().as_default(), tf.Session() as session:
+        x = tf.placeholder(tf.float32, [None], name="x")
+        c = tf.get_variable("c", [], initializer=tf.constant_initializer(1.0))
+        local = tf.get_variable("l", [], initializer=tf.constant_initializer(7.0), collections=["local_variables"])
+        tf.multiply(x, c + local, name="y")
+        op = make(tf, c, local)
+        session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
+        writer = tf.saved_model.Builder(str(folder))
+        info = tf.saved_model.build_tensor_info
+        signature = tf.saved_model.build_signature_def(
+            {"x": info(x)}, {"y": info(tf.get_default_graph().get_tensor_by_name("y:0"))}, "predict"
+        )
+        tf.add_to_collection(collection, op)
+        writer.add_meta_graph_and_variables(session, ["serve"], {"serving_default": signature})
+        writer.save()
+
+
+INIT_OPS: dict[str, Callable[[Any, Any, Any], Any]] = {
+    "local variables": lambda tf, c, local: tf.group(tf.local_variables_initializer(), tf.tables_initializer()),
+    "an assigned constant": lambda tf, c, local: tf.group(c.assign(5.0), local.initializer),
+    "another variable": lambda tf, c, local: tf.group(local.assign(c * 3.0)),
+}
+
+
+@pytest.mark.parametrize("reference", [False, True])
+@pytest.mark.parametrize("collection", ["saved_model_main_op", "legacy_init_op"])
+@pytest.mark.parametrize("name", INIT_OPS)
+def test_the_init_op_of_a_saved_model_is_taken_to_have_run(
+    tmp_path: Path, name: str, collection: str, reference: bool
+) -> None:
+    import tensorflow.compat.v1 as tf
+
+    before = tf.resource_variables_enabled()
+    (tf.disable_resource_variables if reference else tf.enable_resource_variables)()
+    try:
+        _with_init_op(tmp_path / "model", INIT_OPS[name], collection)
+        expected = _loaded_answer(tmp_path / "model")
+    finally:
+        (tf.enable_resource_variables if before else tf.disable_resource_variables)()
+    restored = gr.restore(gr.load(tmp_path / "model"))
+    frozen = gr.freeze(restored)
+    (found,) = _run(frozen.graph.materialize(), ["y:0"], {"x:0": [2.0]})
+    _expect_close(found, expected)
+    with gr.Session(tmp_path / "model") as session:
+        _expect_close(session.run("y:0", {"x:0": np.float32([2.0])}), expected)
+    module = gr.as_module(restored)
+    _expect_close(module(np.float32([2.0]))["y:0"].numpy(), expected)
+    with tf.Graph().as_default(), tf.Session() as live:
+        gr.restore_graph(restored, session=live)
+        _expect_close(live.run("y:0", {"x:0": [2.0]}), expected)
+    assert gr.verify(tmp_path / "model", frozen).ok
+
+
+UNCERTAIN_INIT_OPS: dict[str, Callable[[Any, Any, Any], Any]] = {
+    "random": lambda tf, c, local: tf.group(c.assign(tf.random.normal([])), local.initializer),
+    "itself": lambda tf, c, local: tf.group(c.assign(c + 1.0), local.initializer),
+    "added": lambda tf, c, local: tf.group(c.assign_add(1.0), local.initializer),
+    "twice": lambda tf, c, local: tf.group(c.assign(2.0), c.assign(3.0), local.initializer),
+    "in a branch": lambda tf, c, local: tf.group(
+        tf.cond(tf.less(c, 9.0), lambda: c.assign(2.0), lambda: c.assign(3.0)), local.initializer
+    ),
+    "of one that is set": lambda tf, c, local: tf.group(c.assign(local * 2.0), local.assign(3.0)),
+}
+
+
+@pytest.mark.parametrize("name", UNCERTAIN_INIT_OPS)
+def test_an_init_op_with_an_uncertain_result_is_refused(tmp_path: Path, name: str) -> None:
+    _with_init_op(tmp_path / "model", UNCERTAIN_INIT_OPS[name], "saved_model_main_op")
+    restored = gr.restore(gr.load(tmp_path / "model"))
+    with pytest.raises(
+        gr.FreezeError, match=r"\n  c: the init op .* updates it by .*\n.*on_update='initial'"
+    ) as caught:
+        gr.freeze(restored)
+    assert caught.value.variables == ["c"]
+    frozen = gr.freeze(restored, on_update="initial") if name != "of one that is set" else None
+    if frozen is not None:
+        assert any(note.startswith("c has its restored value, but the init op") for note in frozen.notes)
+        assert _run(frozen.graph.materialize(), ["y:0"], {"x:0": [2.0]})[0].tolist() == [16.0]

@@ -24,6 +24,7 @@ from graph_restore.transforms.feeds import output_shape
 from graph_restore.transforms.initialize import initialize
 from graph_restore.transforms.modernize import modernize
 from graph_restore.transforms.prepare import prepare
+from graph_restore.transforms.rerun import after_init_op
 from graph_restore.transforms.tensorflow2 import cut, for_tensorflow2
 from graph_restore.transforms.training import is_trainable, updated_variables
 from graph_restore.variables import Variable, Variables
@@ -112,6 +113,7 @@ def draw_up(
     Raises RestoreError, naming the variables, when the fetches need one without a value, and what `for_tensorflow2`
     raises.
     """
+    source = after_init_op(source)
     modern = for_tensorflow2(source, fetches, feeds)
     refuse_unknown_ops(modern.graph)
     modern = with_first_values(source, modern)

@@ -22,6 +22,7 @@ from graph_restore.runtime.native_restore import Assigns, native_assigns
 from graph_restore.savers import find_savers
 from graph_restore.transforms.modernize import modernize
 from graph_restore.transforms.renaming import Rename
+from graph_restore.transforms.rerun import after_init_op
 from graph_restore.transforms.restore import restore
 from graph_restore.transforms.selection import Selection
 from graph_restore.transforms.sources import opened
@@ -213,6 +214,8 @@ def _fill(
         live.fill_own_tables(session)
     else:
         return
+    before, restored = restored.variables, after_init_op(restored)
+    live.assign(session, [one for one in restored.variables if one.value is not before[one.name].value])
     if saver is not None:
         saver.restoration = restored.restoration
     if initialize_missing:

@@ -20,6 +20,7 @@ from graph_restore.runtime.importing import refuse_unknown_ops
 from graph_restore.runtime.live import LiveModel
 from graph_restore.runtime.queues import queue_runners
 from graph_restore.transforms.modernize import modernize
+from graph_restore.transforms.rerun import after_init_op
 from graph_restore.transforms.restore import restore
 from graph_restore.variables import RESOURCE_OPS
 
@@ -60,7 +61,7 @@ class Session:
         config: Any = None,
     ) -> None:
         tf = tensorflow()
-        self.model = modernize(with_values(load(model), checkpoint))
+        self.model = modernize(after_init_op(with_values(load(model), checkpoint)))
         refuse_unknown_ops(self.model.graph)
         self.graph = tf.Graph()
         self._live = self._build(device, clear_devices, [os.fspath(asset_dir)] if asset_dir is not None else [])

@@ -28,6 +28,7 @@ from graph_restore.runtime.made_feeds import SIZES, Array
 from graph_restore.runtime.one_run import cut, refuse_unsafe, run_once, seeded
 from graph_restore.transforms.feeds import resolve
 from graph_restore.transforms.fetches import candidate_fetches, choose
+from graph_restore.transforms.rerun import after_init_op
 from graph_restore.transforms.restore import restore
 
 _MOST_SIZES = 6
@@ -80,8 +81,8 @@ def _with_values(source: Any, checkpoint: Any) -> Model:
     """The model with values for its variables and a restoration, as `restore_graph` wants it to fill tables."""
     model = load(source)
     if checkpoint is not None or (len(model.variables) and model.restoration is None):
-        return restore(model, checkpoint)
-    return model if model.restoration is not None else restore(model, {})
+        return after_init_op(restore(model, checkpoint), tell=False)
+    return after_init_op(model, tell=False) if model.restoration is not None else restore(model, {})
 
 
 def read_feeds(path: str | os.PathLike[str]) -> Feeds:

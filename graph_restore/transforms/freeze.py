@@ -35,6 +35,7 @@ from graph_restore.transforms.inference import turn_to_inference
 from graph_restore.transforms.open_calls import open_updating_calls
 from graph_restore.transforms.partial import initializer_nodes, kept_variables, others, with_kept
 from graph_restore.transforms.precision import PRECISIONS, reduce_precision
+from graph_restore.transforms.rerun import after_init_op
 from graph_restore.transforms.selection import Selection
 from graph_restore.transforms.tables import init_node, inline_tables, table_initializers
 from graph_restore.transforms.training_fetches import without_training
@@ -73,8 +74,8 @@ def freeze(
     frozen without changing the result, NodeNotFoundError for names the graph does not have.
     """
     _check_arguments(model, tables, on_update, precision, asset_dir)
-    kept = kept_variables(model, keep_variables)
-    graph = modern_functions(model.graph)
+    model = after_init_op(model, on_update == "initial")
+    kept, graph = kept_variables(model, keep_variables), modern_functions(model.graph)
     chosen, fed = choose(model, fetches, feeds)
     draft, targets = Draft(graph), resolve(graph, chosen)
     sources = resolve(graph, _without_constants(fed, constants or {}, feeds is not None))

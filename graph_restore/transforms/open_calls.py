@@ -66,11 +66,11 @@ def updates_variables(draft: Draft, name: str, known: dict[str, bool]) -> bool:
     if name not in known:
         known[name] = False  # of a function that calls itself
         nodes = function.node_def if function is not None else ()
-        known[name] = any(_node_updates(draft, node, known) for node in nodes)
+        known[name] = any(node_updates(draft, node, known) for node in nodes)
     return known[name]
 
 
-def _node_updates(draft: Draft, node: Any, known: dict[str, bool]) -> bool:
+def node_updates(draft: Draft, node: Any, known: dict[str, bool]) -> bool:
     functions: Mapping[str, Any] = draft.graph.functions
     names = [item.name for item in called(node)] + ([node.op] if node.op in functions else [])
     return may_update(draft.graph, node) or any(updates_variables(draft, name, known) for name in names)

@@ -1,25 +1,35 @@
-"""rerun_initializers: a restored model as it is after nodes of its graph have been run, such as `init`.
+"""A restored model as it is after nodes of its graph have been run: `init`, or a SavedModel's init op.
 
+rerun_initializers:
 1. Only the Assigns that give variables their first values are understood; any other update is refused.
 2. The first values are those of `initialize`, so they must be certain: random ones are refused.
 3. A first value that is read off a variable which is initialised in the same run could be its old or its new value:
    refused as well.
 What fills tables is left out: a frozen graph fills its tables itself.
+
+after_init_op: TensorFlow's loaders run the init op (main_op, legacy_init_op) of a SavedModel once its variables are
+restored. An Assign there of a value that is certain gives the variable that value; after anything else that updates a
+variable there its value is not certain.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
-from graph_restore.errors import FreezeError
+from graph_restore.errors import FreezeError, warn
 from graph_restore.model import Model
-from graph_restore.names import node_of
+from graph_restore.names import node_of, parse_tensor_name, tensor_name
 from graph_restore.transforms.aliases import find_aliases
 from graph_restore.transforms.draft import Draft
 from graph_restore.transforms.initialize import initialize
+from graph_restore.transforms.open_calls import node_updates
 from graph_restore.transforms.returned import is_call
-from graph_restore.variables import Variables
+from graph_restore.variables import Variable, Variables
+
+_RUN_ON_LOADING = frozenset({"saved_model", "session_bundle"})
+_ASSIGNS = frozenset({"Assign", "AssignVariableOp"})
 
 
 def rerun_initializers(model: Model, nodes: Iterable[str]) -> tuple[Model, list[str]]:
@@ -71,3 +81,83 @@ def _refuse_race(draft: Draft, model: Model, name: str, names: list[str]) -> Non
             f"the initializer nodes set {name} from {', '.join(sorted(read))}, which they set too, in no certain order",
             variables=[name, *sorted(read)],
         )
+
+
+def after_init_op(model: Model, keep_uncertain: bool = True, tell: bool = True) -> Model:
+    """A restored SavedModel with the values that variables have once its init op has run; any other model as it is.
+
+    Where such a value is not certain the variable keeps the restored one; without `keep_uncertain` it has none, and its
+    `authority` says why. What is no longer as restored, or should not be, is told by notes and, unless `tell` is False,
+    by a GraphRestoreWarning.
+    """
+    if model.init_op is None or model.restoration is None or model.source.format not in _RUN_ON_LOADING:
+        return model
+    draft = Draft(model.graph)
+    updates = _updates(draft, model, draft.ancestors([model.init_op]))
+    if not updates:
+        return model
+    values = _values_set(draft, model, updates)
+    reasons = {name: _reason(model, nodes) for name, nodes in updates.items() if name not in values}
+    changed = [_updated(one, values.get(one.name), reasons.get(one.name), keep_uncertain) for one in model.variables]
+    restored = {one.name for one in model.variables if one.value is not None}
+    replaced = [name for name in values if name in restored]
+    notes = [f"{name} has its restored value, but {why}" for name, why in reasons.items() if name in restored]
+    notes = notes if keep_uncertain else []
+    if replaced:
+        notes.append(f"the init op {model.init_op}, which TensorFlow runs on loading, sets {', '.join(replaced)}")
+    for note in notes if tell else ():
+        warn(note)
+    return replace(model, variables=Variables(changed), notes=(*model.notes, *notes))
+
+
+def _updated(variable: Variable, value: Any, reason: str | None, keep_uncertain: bool) -> Variable:
+    if value is not None:
+        return replace(variable, value=value, authority={**variable.authority, "value": "init op"})
+    if reason is None or keep_uncertain:
+        return variable
+    return replace(variable, value=None, authority={**variable.authority, "value": reason})
+
+
+def _reason(model: Model, nodes: list[Any]) -> str:
+    ops = ", ".join(f"{node.name} ({node.op})" for node in nodes)
+    return f"the init op {model.init_op}, which TensorFlow runs on loading, updates it by {ops}, to what is not certain"
+
+
+def _updates(draft: Draft, model: Model, needed: set[str]) -> dict[str, list[Any]]:
+    """Variable to the nodes among `needed` that may change it."""
+    known: dict[str, bool] = {}
+    updating = {name for name in needed if node_updates(draft, draft.nodes[name], known)}
+    found: dict[str, list[Any]] = {}
+    if updating:
+        for access in find_aliases(draft, model.variables).accesses:
+            node = draft.nodes[access.node]
+            if access.node in updating and (access.updates or is_call(node, draft.graph.functions)):
+                found.setdefault(access.variable, []).append(node)
+    return found
+
+
+def _values_set(draft: Draft, model: Model, updates: dict[str, list[Any]]) -> dict[str, Any]:
+    """The certain values among those that variables are updated to: of one Assign, in no branch, of a value that
+    depends on no variable which is updated as well."""
+    assigns = {}
+    for name, nodes in updates.items():
+        if len(nodes) == 1 and nodes[0].op in _ASSIGNS and len(nodes[0].input) > 1:
+            node = nodes[0]
+            value = draft.ancestors([node_of(node.input[1])])
+            if not updates.keys() & (value - {name}) and not _in_branch(draft, node.name):
+                assigns[name] = node
+    first = initialize(replace(model, variables=Variables(_to_be_set(one, assigns) for one in model.variables)))
+    return {name: first.variables[name].value for name in assigns if first.variables[name].value is not None}
+
+
+def _to_be_set(variable: Variable, assigns: dict[str, Any]) -> Variable:
+    """The variable with the value of its Assign as its first one."""
+    if variable.name not in assigns:
+        return variable
+    return replace(variable, value=None, initial_value=tensor_name(*parse_tensor_name(assigns[variable.name].input[1])))
+
+
+def _in_branch(draft: Draft, name: str) -> bool:
+    """Whether a node runs on one side of a Switch only."""
+    needed = draft.ancestors([name], stop=lambda node: node.op in ("Merge", "RefMerge"))
+    return any(draft.nodes[one].op in ("Switch", "RefSwitch") for one in needed)

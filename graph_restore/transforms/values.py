@@ -130,8 +130,11 @@ def _require_values(needed: list[Variable], restoration: Restoration | None) -> 
     else:
         where = f" in {restoration.checkpoint}" if restoration.checkpoint else ""
         advice = [str(restoration.guess)] if restoration.guess is not None else []
-        advice.append("pass rename= or another checkpoint to restore, or feed what they compute")
-        if restoration.guess is None:
+        uncertain = all("value" in variable.authority for variable in without)
+        own = "pass on_update='initial' to take the restored value"
+        instead = own if uncertain else "pass rename= or another checkpoint to restore"
+        advice.append(f"{instead}, or feed what they compute")
+        if restoration.guess is None and not uncertain:
             advice += _first_values(without)
     have = "has" if len(without) == 1 else "have"
     first = f"{counted(len(without), 'variable')} that the fetches need {have} no value{where}:"
@@ -143,6 +146,8 @@ def _require_values(needed: list[Variable], restoration: Restoration | None) -> 
 
 def _why_none(variable: Variable, restoration: Restoration | None) -> str:
     key = variable.checkpoint_key or variable.name
+    if "value" in variable.authority:
+        return variable.authority["value"]
     if restoration is None:
         return f"no value, expected under key {key}"
     if variable.name not in restoration.missing and variable.name not in restoration.mismatched:
