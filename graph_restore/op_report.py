@@ -18,6 +18,7 @@ from graph_restore.transforms.feeds import resolve
 from graph_restore.transforms.fetches import candidate_fetches
 from graph_restore.transforms.functions import modern_functions, reachable_functions
 from graph_restore.transforms.modernize import replacement
+from graph_restore.transforms.signatures import outputs_of
 from graph_restore.transforms.unsafe import danger, running_nodes
 
 
@@ -76,7 +77,7 @@ def _op(graph: Graph, name: str, count: int) -> dict[str, Any]:
 def _outputs(model: Model, graph: Graph, fetches: Iterable[str] | None) -> list[str]:
     if fetches is None:
         signatures = model.signatures.values()
-        fetches = [info.name for value in signatures for info in value.outputs.values() if info.name]
+        fetches = [name for value in signatures for name in outputs_of(value)]
         fetches = fetches or candidate_fetches(graph)
     return [tensor_name(*tensor) for tensor in resolve(graph, fetches)]
 

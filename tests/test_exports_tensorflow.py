@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -157,3 +158,76 @@ def test_a_bare_graph_is_trained_further(tmp_path: Path) -> None:
         before = session.run(loss, feeds)
         session.run(step, feeds)
         assert session.run(loss, feeds) < before
+
+
+def _signed(folder: Path) -> None:
+    """A SavedModel of y = x * w * scale and a SparseTensor: `scale` has a default, which `plain` relies on."""
+    import tensorflow.compat.v1 as tf
+
+    with tf.Graph().as_default() as graph, tf.Session(graph=graph) as session:
+        x = tf.placeholder(tf.float32, [None], name="x")
+        scale = tf.placeholder_with_default(3.0, [], name="scale")
+        sparse = tf.sparse_placeholder(tf.float32, [None, 4], name="sparse")
+        weight = tf.get_variable("w", [], initializer=tf.constant_initializer(2.0))
+        y = tf.multiply(x * weight, scale, name="y")
+        doubled = tf.SparseTensor(
+            tf.identity(sparse.indices, name="indices"),
+            tf.multiply(sparse.values, weight, name="values"),
+            tf.identity(sparse.dense_shape, name="sizes"),
+        )
+        session.run(tf.global_variables_initializer())
+        info, signature = tf.saved_model.build_tensor_info, tf.saved_model.build_signature_def
+        signatures = {
+            "serving_default": signature({"x": info(x), "scale": info(scale)}, {"y": info(y)}, "predict"),
+            "plain": signature({"x": info(x)}, {"y": info(y)}, "predict"),
+            "sparse": signature({"sparse": info(sparse)}, {"doubled": info(doubled)}, "predict"),
+        }
+        writer = tf.saved_model.Builder(str(folder))
+        writer.add_meta_graph_and_variables(session, ["serve"], signatures)
+        writer.save()
+
+
+def test_a_signature_may_rely_on_a_default(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    _signed(tmp_path / "model")
+    frozen = gr.freeze(gr.restore(gr.load(tmp_path / "model")))
+    assert frozen.graph.node("scale").op == "PlaceholderWithDefault" and "scale:0" in frozen.feeds
+    assert sorted(frozen.signatures) == ["plain", "serving_default"]  # nothing is left of the other
+    gr.export(frozen, tmp_path / "served", format="saved_model")
+    served = tf.saved_model.load(str(tmp_path / "served")).signatures
+    assert served["plain"](x=tf.constant([2.0]))["y"].numpy().tolist() == [12.0]
+    assert served["serving_default"](x=tf.constant([2.0]), scale=tf.constant(5.0))["y"].numpy().tolist() == [20.0]
+
+
+def test_a_default_that_is_fed_by_name_takes_the_signatures_that_need_it_along(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    _signed(tmp_path / "model")
+    frozen = gr.freeze(gr.restore(gr.load(tmp_path / "model")), "y", ["x", "scale"])
+    assert frozen.graph.node("scale").op == "Placeholder"
+    assert sorted(frozen.signatures) == ["serving_default"]
+    assert "signature plain is left away: it does not feed scale, a placeholder now" in frozen.notes
+    gr.export(frozen, tmp_path / "served", format="saved_model")
+    assert list(tf.saved_model.load(str(tmp_path / "served")).signatures) == ["serving_default"]
+
+
+def test_a_sparse_signature_is_frozen_and_served(tmp_path: Path) -> None:
+    import tensorflow.compat.v1 as tf
+
+    _signed(tmp_path / "model")
+    model = gr.restore(gr.load(tmp_path / "model"))
+    frozen = gr.freeze(replace(model, signatures={"sparse": model.signatures["sparse"]}))
+    assert set(frozen.fetches) == {"indices:0", "values:0", "sizes:0"}
+    assert set(frozen.feeds) == {"sparse/indices:0", "sparse/values:0", "sparse/shape:0"}
+    gr.export(frozen, tmp_path / "served", format="saved_model")
+    given = tf.SparseTensorValue([[0, 1], [1, 3]], [1.5, -1.0], [2, 4])
+    answers = []
+    for folder in ("model", "served"):
+        with tf.Graph().as_default(), tf.Session() as session:
+            signature = tf.saved_model.load(session, ["serve"], str(tmp_path / folder)).signature_def["sparse"]
+            sides = [signature.inputs["sparse"].coo_sparse, signature.outputs["doubled"].coo_sparse]
+            names = [[one.indices_tensor_name, one.values_tensor_name, one.dense_shape_tensor_name] for one in sides]
+            found = session.run(names[1], dict(zip(names[0], given)))
+            answers.append([array.tolist() for array in found])
+    assert answers[0] == answers[1] == [[[0, 1], [1, 3]], [3.0, -2.0], [2, 4]]

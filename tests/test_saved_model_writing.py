@@ -415,3 +415,15 @@ def test_memory_stays_flat(form: str, tmp_path: Path) -> None:
     assert found.returncode == 0, found.stderr
     assert int(found.stdout) < 30, "MiB grown while 200 were copied"
     shutil.rmtree(tmp_path)  # it is kept for a while otherwise
+
+
+def test_a_given_signature_must_feed_what_it_needs(tmp_path: Path) -> None:
+    with pytest.raises(gr.FreezeError, match=r"signature 'plain' does not feed x, which its outputs need"):
+        gr.export(_restored(), tmp_path / "served", format="saved_model", signatures={"plain": {"outputs": ["y"]}})
+    assert not (tmp_path / "served").exists()
+
+
+def test_a_given_signature_names_tensors(tmp_path: Path) -> None:
+    signatures = {"plain": {"inputs": ["x"], "outputs": ["y", "init"]}}
+    with pytest.raises(gr.NodeNotFoundError, match=r"node init \(NoOp\) has 0 outputs; there is no init"):
+        gr.export(_restored(), tmp_path / "served", format="saved_model", signatures=signatures)

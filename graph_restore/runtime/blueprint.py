@@ -169,10 +169,11 @@ def _feed(modern: Graph, source: Graph, name: str) -> Feed:
     node, index = parse_tensor_name(name)
     fed = modern.nodes.get(f"{node}/{index}") or modern.nodes.get(node)
     if fed is not None and fed.op == "Placeholder":
-        shape, number = output_shape(fed, 0), fed.attr["dtype"].type
+        shape, number = output_shape(fed, 0, modern.versions.producer), fed.attr["dtype"].type
     else:  # nothing needs it
         fed = source.node(node)
-        shape, number = output_shape(fed, index), source.ops.output_types(fed)[index] % REF_OFFSET
+        shape = output_shape(fed, index, source.versions.producer)
+        number = source.ops.output_types(fed)[index] % REF_OFFSET
     return Feed(name, int(number), _sizes(shape))
 
 

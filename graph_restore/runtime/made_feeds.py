@@ -57,10 +57,8 @@ def made_feed(graph: Graph, name: str, size: int, shape: Sequence[int] | None = 
 
 def rank_of(graph: Graph, node: Any) -> int | None:
     """The rank that a placeholder states, or that what takes it needs; None where neither tells."""
-    stated = output_shape(node, 0)
-    # up to producer 21 a placeholder's shape of rank 0 means that it is not known (core/ops/array_ops.cc)
-    silent = node.op == "Placeholder" and not stated.dim and 0 < graph.versions.producer <= 21
-    if not (stated.unknown_rank or silent):
+    stated = output_shape(node, 0, graph.versions.producer)
+    if not stated.unknown_rank:
         return len(stated.dim)
     return 0 if node.attr["dtype"].type == DataType.DT_BOOL else _rank_needed(graph, node.name)
 
@@ -86,7 +84,7 @@ def _shape(graph: Graph, node: Any, size: int) -> tuple[int, ...]:
             f"the graph does not state the shape of {what}; pass feeds, or its shape "
             f"(shapes={{'{node.name}': [2, 4]}}; --shape {node.name}=2,4)"
         )
-    dims = [dim.size for dim in output_shape(node, 0).dim] or [-1] * rank
+    dims = [dim.size for dim in output_shape(node, 0, graph.versions.producer).dim] or [-1] * rank
     return tuple(dim if dim >= 0 else size if position else BATCH for position, dim in enumerate(dims))
 
 

@@ -186,7 +186,8 @@ def _feed(cut_graph: Graph, graph: Graph, name: str, variables: Mapping[str, Sha
         dtype, index = DataType(placeholder.attr["dtype"].type), 0
     else:
         dtype = _dtype(graph, name) or DataType.DT_FLOAT
-    shape, needed = shape_of(output_shape(placeholder, index)), needed_shape(cut_graph, placeholder.name, variables)
+    shape = shape_of(output_shape(placeholder, index, cut_graph.versions.producer))
+    needed = needed_shape(cut_graph, placeholder.name, variables)
     if needed is None and placeholder.op == "Placeholder":
         rank = rank_of(cut_graph, placeholder)
         needed = None if rank is None else (None,) * rank

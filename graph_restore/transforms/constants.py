@@ -10,13 +10,11 @@ from graph_restore.arrays import np
 from graph_restore.dtypes import DataType, numpy_dtype, type_name
 from graph_restore.errors import FreezeError
 from graph_restore.graph import Graph, tensor_attr
-from graph_restore.names import node_of, parse_tensor_name, tensor_name
+from graph_restore.names import node_of, parse_tensor_name, tensor_name, tensor_names
 from graph_restore.protos import NodeDef
 from graph_restore.transforms.draft import Draft
 from graph_restore.transforms.feeds import output_shape
 from graph_restore.variables import Shape, shapes_agree
-
-SCALAR_SHAPES_SINCE = 22  # GraphDef version; before it, a placeholder's empty shape means an unknown one
 
 
 def set_constants(draft: Draft, constants: Mapping[str, Any]) -> set[str]:
@@ -48,7 +46,7 @@ def without_constants(signatures: Mapping[str, Any], constants: Mapping[str, Any
         result[name] = type(signature)()
         result[name].CopyFrom(signature)
         for key, info in signature.inputs.items():
-            if not not_constant([info.name], constants):
+            if not not_constant(tensor_names(info), constants):
                 del result[name].inputs[key]
     return result
 
@@ -86,10 +84,7 @@ def _fitting(node: Any, value: Any, producer: int) -> Any:
 
 
 def _stated_shape(node: Any, producer: int) -> Shape:
-    own = node.attr["shape"].shape if "shape" in node.attr else None
-    if own is not None and producer >= SCALAR_SHAPES_SINCE and not own.dim and not own.unknown_rank:
-        return ()
-    shape = output_shape(node, 0)
+    shape = output_shape(node, 0, producer)
     return None if shape.unknown_rank else tuple(dim.size if dim.size >= 0 else None for dim in shape.dim)
 
 

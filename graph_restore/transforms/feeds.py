@@ -17,12 +17,13 @@ from typing import Any
 from graph_restore.dtypes import REF_OFFSET, DataType, type_name
 from graph_restore.errors import FreezeError, NodeNotFoundError, UnsupportedFormatError, counted
 from graph_restore.graph import Graph
-from graph_restore.names import input_name, is_control, parse_tensor_name, tensor_name
+from graph_restore.names import input_name, is_control, node_of, parse_tensor_name, tensor_name
 from graph_restore.protos import NodeDef, TensorShapeProto
 from graph_restore.transforms.aliases import may_update
 from graph_restore.transforms.draft import Draft, Tensor
 from graph_restore.variables import VARIABLE_OPS
 
+SCALAR_SHAPES_SINCE = 22  # GraphDef version; before it, a placeholder's empty shape means an unknown one
 INPUT_PIPELINES = frozenset(
     {
         "QueueDequeue", "QueueDequeueV2", "QueueDequeueMany", "QueueDequeueManyV2", "QueueDequeueUpTo",
@@ -47,8 +48,11 @@ def resolve(graph: Graph, names: str | Iterable[str]) -> list[Tensor]:
     return list(found)
 
 
-def cut_feeds(draft: Draft, feeds: Sequence[Tensor], fetches: Sequence[Tensor]) -> None:
-    """Turn the fed tensors into placeholders; every feed exists afterwards, needed or not."""
+def cut_feeds(draft: Draft, feeds: Sequence[Tensor], fetches: Sequence[Tensor], keep_defaults: bool = False) -> None:
+    """Turn the fed tensors into placeholders; every feed exists afterwards, needed or not.
+
+    `keep_defaults`: placeholders with a constant default stay as they are, so that they need not be fed.
+    """
     fed: dict[str, set[int]] = {}
     if not feeds:
         return
@@ -59,12 +63,19 @@ def cut_feeds(draft: Draft, feeds: Sequence[Tensor], fetches: Sequence[Tensor]) 
     for name in _waited_for_updates(draft, needed & fed.keys()):
         used.setdefault(name, set()).add(-1)
     for name, indexes in fed.items():
-        if draft.nodes[name].op != "Placeholder":
+        if draft.nodes[name].op != "Placeholder" and not (keep_defaults and _has_constant_default(draft, name)):
             _cut(draft, name, indexes, used.get(name, set()))
     needed = draft.ancestors({name for name, _ in fetches})
     for name in fed:
         if name not in needed:
             draft.note(f"feed {name} is not needed by the fetches; it is kept as a placeholder")
+
+
+def _has_constant_default(draft: Draft, name: str) -> bool:
+    node = draft.nodes[name]
+    while node.op in ("PlaceholderWithDefault", "Identity") and len(node.input) == 1:
+        node = draft.nodes[node_of(node.input[0])]
+    return bool(draft.nodes[name].op == "PlaceholderWithDefault" and node.op == "Const")
 
 
 def cut_pipelines(draft: Draft, fetches: Sequence[Tensor]) -> None:
@@ -144,7 +155,7 @@ def _move(draft: Draft, node: Any, moved: str, outputs: set[int]) -> None:
 def _placeholder(graph: Graph, node: Any, index: int, name: str) -> Any:
     placeholder = NodeDef(name=name, op="Placeholder")
     placeholder.attr["dtype"].type = _dtype(graph, node, index)
-    placeholder.attr["shape"].shape.CopyFrom(output_shape(node, index))
+    placeholder.attr["shape"].shape.CopyFrom(output_shape(node, index, graph.versions.producer))
     return placeholder
 
 
@@ -174,8 +185,11 @@ def _dtype_at_consumer(graph: Graph, node: Any, index: int) -> int:
     return 0
 
 
-def output_shape(node: Any, index: int) -> Any:
-    """The TensorShapeProto the graph states for an output, of unknown rank where it states none."""
+def output_shape(node: Any, index: int, producer: int = 0) -> Any:
+    """The TensorShapeProto the graph states for an output, of unknown rank where it states none.
+
+    `producer`: the graph's version, which tells whether the empty shape of a placeholder is a scalar's.
+    """
     for attr in ("_output_shapes", "output_shapes"):  # an IteratorGetNext has the second
         shapes = node.attr[attr].list.shape if attr in node.attr else ()
         if index < len(shapes):
@@ -183,7 +197,8 @@ def output_shape(node: Any, index: int) -> Any:
     states_own_shape = node.op in VARIABLE_OPS or node.op.startswith("Placeholder")
     if index == 0 and states_own_shape and "shape" in node.attr:
         shape = node.attr["shape"].shape
-        if shape.dim or shape.unknown_rank or node.op not in ("Variable", "Placeholder"):
+        means_scalar = node.op == "Placeholder" and producer >= SCALAR_SHAPES_SINCE
+        if shape.dim or shape.unknown_rank or means_scalar or node.op not in ("Variable", "Placeholder"):
             return shape
     return TensorShapeProto(unknown_rank=True)
 

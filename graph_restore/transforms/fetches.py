@@ -12,7 +12,7 @@ from typing import Any
 from graph_restore.errors import FreezeError, UnsupportedFormatError
 from graph_restore.graph import Graph
 from graph_restore.model import Model
-from graph_restore.names import is_control, node_of, tensor_name
+from graph_restore.names import is_control, node_of, tensor_name, tensor_names
 from graph_restore.savers import RESTORE_OPS, SAVE_OPS, variable_of
 from graph_restore.variables import VARIABLE_OPS
 
@@ -70,7 +70,7 @@ def choose(model: Model, fetches: Iterable[str] | None, feeds: Iterable[str] | N
 
 def _bound(tensors: Any) -> list[str]:
     """Tensor names of one side of a signature, in the order of its keys: the message itself has none."""
-    return list(dict.fromkeys(tensors[key].name for key in sorted(tensors) if tensors[key].name))
+    return list(dict.fromkeys(name for key in sorted(tensors) for name in tensor_names(tensors[key])))
 
 
 def _why_none(graph: Graph, candidates: list[str]) -> str:
@@ -105,7 +105,7 @@ def default_signature(model: Model) -> Any:
 
 
 def _outputs(signature: Any) -> str:
-    return ", ".join(sorted(info.name for info in signature.outputs.values()))
+    return ", ".join(sorted(name for info in signature.outputs.values() for name in tensor_names(info)))
 
 
 def candidate_fetches(graph: Graph) -> list[str]:

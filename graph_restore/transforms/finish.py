@@ -125,12 +125,3 @@ def _check_references(draft: Draft, graph: Graph) -> None:
                     "the graph is frozen or fed; feed its outputs, or fetch something before it",
                     nodes={node.name: f"takes the reference of {source}"},
                 )
-
-
-def still_valid(signatures: Mapping[str, Any], graph: Graph) -> dict[str, Any]:
-    """The signatures all of whose tensors the frozen graph has."""
-    return {
-        name: signature
-        for name, signature in signatures.items()
-        if all(node_of(info.name) in graph.nodes for info in [*signature.inputs.values(), *signature.outputs.values()])
-    }

@@ -28,7 +28,7 @@ from graph_restore.transforms.constants import not_constant, set_constants, with
 from graph_restore.transforms.draft import Draft, Tensor
 from graph_restore.transforms.feeds import cut_feeds, cut_pipelines, resolve
 from graph_restore.transforms.fetches import choose
-from graph_restore.transforms.finish import finished, still_valid
+from graph_restore.transforms.finish import finished
 from graph_restore.transforms.former import name_former_constants
 from graph_restore.transforms.functions import modern_functions
 from graph_restore.transforms.inference import turn_to_inference
@@ -37,6 +37,7 @@ from graph_restore.transforms.partial import initializer_nodes, kept_variables, 
 from graph_restore.transforms.precision import PRECISIONS, reduce_precision
 from graph_restore.transforms.rerun import after_init_op
 from graph_restore.transforms.selection import Selection
+from graph_restore.transforms.signatures import still_valid
 from graph_restore.transforms.tables import init_node, inline_tables, table_initializers
 from graph_restore.transforms.training_fetches import without_training
 from graph_restore.transforms.values import freeze_variables, variables_in
@@ -81,7 +82,7 @@ def freeze(
     sources = resolve(graph, _without_constants(fed, constants or {}, feeds is not None))
     targets = _outputs(draft, targets, model.variables) if fetches is not None else targets
     given = set_constants(draft, constants or {})
-    cut_feeds(draft, sources, targets)
+    cut_feeds(draft, sources, targets, keep_defaults=feeds is None)
     open_updating_calls(draft, targets)
     fold_conditions(draft, given - {name for name, _ in sources}, targets)
     draft = draft.with_functions()
@@ -106,7 +107,7 @@ def freeze(
         collections={},
         assets={},
         tables={},
-        signatures=still_valid(without_constants(model.signatures, constants or {}), frozen),
+        signatures=still_valid(without_constants(model.signatures, constants or {}), draft, graph, frozen),
         init_op=init_op,
         fetches=tuple(tensor_name(*tensor) for tensor in targets),
         feeds=tuple(tensor_name(*tensor) for tensor in sources),

@@ -17,10 +17,10 @@ from typing import Any
 
 from graph_restore.arrays import np
 from graph_restore.names import input_name, is_control, node_of, parse_tensor_name
-from graph_restore.transforms.constants import SCALAR_SHAPES_SINCE
 from graph_restore.transforms.contexts import ENTERS, EXITS, MERGES, NEXT_ITERATIONS, SWITCHES
 from graph_restore.transforms.draft import Draft, Tensor
 from graph_restore.transforms.evaluation import LARGEST, Array, evaluate
+from graph_restore.transforms.feeds import SCALAR_SHAPES_SINCE
 
 _DECIDES = {"LogicalAnd": False, "LogicalOr": True}
 _OF_ANY_SHAPE = frozenset({"LogicalNot", "LogicalAnd", "LogicalOr", "Identity"})

@@ -38,6 +38,7 @@ from graph_restore.transforms.resource_forms import (
     upgraded_collection,
     upgraded_saver,
 )
+from graph_restore.transforms.signatures import outputs_of
 from graph_restore.variables import Variable, Variables
 
 
@@ -54,7 +55,7 @@ def upgrade_variables(model: Model, fetches: str | Iterable[str] = ()) -> Model:
     if not references:
         return model
     graph = modern_functions(model.graph)
-    signed = [info.name for signature in model.signatures.values() for info in signature.outputs.values() if info.name]
+    signed = [name for signature in model.signatures.values() for name in outputs_of(signature)]
     known = [name for name in (*model.fetches, *signed) if node_of(name) in graph.nodes]
     given = [fetches] if isinstance(fetches, str) else list(fetches)
     upgrade = _Upgrade(Draft(graph), references, {name for name, _ in resolve(graph, [*given, *known])})

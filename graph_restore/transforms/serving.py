@@ -109,11 +109,12 @@ def _own(model: Model, graph: Graph, fetches: Names, signatures: Mapping[str, An
 
 def _made(draft: Draft, model: Model, fetches: Names, feeds: Names) -> dict[str, Any]:
     """`serving_default` from fetches and feeds; the draft is cut to it."""
+    feeds_are_own = feeds is None
     if fetches is None and model.fetches:
         fetches, feeds = model.fetches, model.feeds if feeds is None else feeds
     chosen, fed = choose(model, fetches, feeds)
     targets, sources = resolve(draft.graph, chosen), resolve(draft.graph, fed)
-    cut_feeds(draft, sources, targets)
+    cut_feeds(draft, sources, targets, keep_defaults=feeds_are_own)
     cut_pipelines(draft, targets)
     cut = draft.finish()
     outputs, inputs = ([tensor_name(*tensor) for tensor in tensors] for tensors in (targets, sources))

@@ -14,7 +14,8 @@ from graph_restore.graph import Graph
 from graph_restore.model import Model
 from graph_restore.names import node_of, parse_tensor_name, tensor_name, tensor_names
 from graph_restore.protos import SignatureDef
-from graph_restore.transforms.feeds import output_shape
+from graph_restore.transforms.draft import Draft
+from graph_restore.transforms.feeds import output_shape, resolve
 from graph_restore.transforms.fetches import DEFAULT_SIGNATURE
 
 PREDICT = "tensorflow/serving/predict"
@@ -54,12 +55,12 @@ def _describe(graph: Graph, info: Any, name: str) -> None:
     try:
         types = graph.ops.output_types(node)
     except UnsupportedFormatError:
-        types = []  # an op that only its own library knows
-    if types and index >= len(types):
+        types = None  # an op that only its own library knows
+    if types is not None and index >= len(types):
         raise NodeNotFoundError(f"node {node.name} ({node.op}) has {counted(len(types), 'output')}; there is no {name}")
-    if types:
+    if types is not None:
         info.dtype = types[index] - REF_OFFSET if types[index] > REF_OFFSET else types[index]
-    info.tensor_shape.CopyFrom(output_shape(node, index))
+    info.tensor_shape.CopyFrom(output_shape(node, index, graph.versions.producer))
 
 
 def given_signatures(graph: Graph, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,14 +70,20 @@ def given_signatures(graph: Graph, given: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in given.items():
         if hasattr(value, "SerializeToString"):
             found[name] = SignatureDef.FromString(value.SerializeToString())
-            for tensor in [*inputs_of(found[name]), *outputs_of(found[name])]:
-                graph.node(tensor)
+            resolve(graph, [*inputs_of(found[name]), *outputs_of(found[name])])
         elif isinstance(value, Mapping) and value.keys() <= {"inputs", "outputs", "method"} and "outputs" in value:
             method = value.get("method", PREDICT)
             found[name] = make_signature(graph, value.get("inputs", ()), value["outputs"], method)
         else:
             raise ValueError(
                 f"signature {name!r} is a SignatureDef or {{'inputs': ..., 'outputs': ...}}, not {type(value).__name__}"
+            )
+        lacking = [node for node in unfed(graph, found[name]) if _is_bare(graph, node)]
+        if lacking:
+            raise FreezeError(
+                f"signature {name!r} does not feed {', '.join(lacking)}, which its outputs need, so "
+                "TensorFlow would not load it; add that to the inputs",
+                nodes=dict.fromkeys(lacking, "not fed"),
             )
     return found
 
@@ -96,6 +103,31 @@ def inputs_of(signature: Any) -> list[str]:
 def outputs_of(signature: Any) -> list[str]:
     """The tensor names a signature fetches."""
     return [name for info in signature.outputs.values() for name in tensor_names(info)]
+
+
+def still_valid(signatures: Mapping[str, Any], draft: Draft, before: Graph, graph: Graph) -> dict[str, Any]:
+    """The signatures that a graph made of `before` still serves; each other one is told by a note of the draft.
+
+    A signature is left away when the graph lacks one of its tensors, or when an output needs a placeholder that it does
+    not feed and that was none: TensorFlow loads no SavedModel with such a one.
+    """
+    kept = {}
+    for name, signature in signatures.items():
+        tensors = [*inputs_of(signature), *outputs_of(signature)]
+        gone = [tensor for tensor in tensors if node_of(tensor) not in graph.nodes]
+        bare = [] if gone else [node for node in unfed(graph, signature) if not _is_bare(before, node)]
+        bare = [node for node in bare if _is_bare(graph, node)]
+        if not gone and not bare:
+            kept[name] = signature
+        elif bare:
+            draft.note(f"signature {name} is left away: it does not feed {', '.join(bare)}, a placeholder now")
+    return kept
+
+
+def _is_bare(graph: Graph, name: str) -> bool:
+    """Whether a node is a placeholder that must be fed."""
+    node = graph.nodes.get(name)
+    return node is not None and node.op in ("Placeholder", "PlaceholderV2")
 
 
 def unfed(graph: Graph, signature: Any) -> list[str]:

@@ -90,7 +90,7 @@ def _shapes(model: Model) -> Iterator[tuple[str, Shape]]:
         if node.op == "Const" and "value" in node.attr:
             yield node.name, tuple(dim.size for dim in node.attr["value"].tensor.tensor_shape.dim)
         elif node.op.startswith("Placeholder"):
-            stated = output_shape(node, 0)
+            stated = output_shape(node, 0, graph.versions.producer)
             if not stated.unknown_rank:
                 yield node.name, tuple(dim.size for dim in stated.dim)
 
