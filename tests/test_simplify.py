@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from corpus import Case, cases
 
 import graph_restore as gr
+from graph_restore import protos
 from graph_restore.tensors import lazy
 from graph_restore.transforms.scaling import ScaledTensor
 
@@ -17,6 +19,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::graph_restore.GraphRestoreWarni
 RANDOM = np.random.RandomState(3)
 IMAGES = RANDOM.normal(size=[2, 5, 5, 4]).astype(np.float32)
 EXACT = {"batch_norm": False}
+METAS = [one for one in cases() if one.id.endswith("tf1.15.5-v2") and one.meta is not None]
+METAS = [one for one in METAS if one.model != "contrib_op"]  # which TensorFlow 2 does not know
 REFUSED = {"metrics_local", "update_in_while", "update_unordered"}
 
 
@@ -224,3 +228,83 @@ def test_passes_are_chosen_one_by_one() -> None:
     assert only.fetches == ("scores/out:0",) and only.graph.node("scores/out").op == "Identity"
     folded = gr.simplify(frozen)
     assert not any(node.op.startswith("FusedBatchNorm") for node in folded.graph.nodes.values())
+
+
+# -- what keeps its name -----------------------------------------------------------------------------------------------
+
+
+def _identities(*names: str) -> Any:
+    """A MetaGraphDef: x -> first -> second ... -> `end`, all Identities, each named by nobody."""
+    meta_graph = protos.MetaGraphDef()
+    x = meta_graph.graph_def.node.add(name="x", op="Placeholder")
+    x.attr["dtype"].type = 1
+    for name in (*names, "end"):
+        before = meta_graph.graph_def.node[-1].name
+        meta_graph.graph_def.node.add(name=name, op="Identity", input=[before]).attr["T"].type = 1
+    return meta_graph
+
+
+def _context() -> bytes:
+    inner = protos.CondContextDef(context_name="inner", pivot_name="pivot:0")
+    outer = protos.WhileContextDef(context_name="loop", loop_exit_names=["exit:0"])
+    outer.nested_contexts.add().cond_ctxt.CopyFrom(inner)
+    return bytes(outer.SerializeToString())
+
+
+NAMING = {
+    "node_list": (["tensor", "operation"], {"node_list": {"value": ["tensor:0", "operation", "lost:0"]}}),
+    "bytes_list": (["text"], {"bytes_list": {"value": [b"text:0", b"", b"\xff\xfe"]}}),
+    "numbers": ([], {"int64_list": {"value": [1, 300]}}),
+    "variables": (
+        ["value"],
+        {"bytes_list": {"value": [protos.VariableDef(initial_value_name="value:0").SerializeToString()]}},
+    ),
+    "queue_runners": (
+        ["close"],
+        {"bytes_list": {"value": [protos.QueueRunnerDef(close_op_name="close").SerializeToString()]}},
+    ),
+    "savers": (["save"], {"bytes_list": {"value": [protos.SaverDef(save_tensor_name="save:0").SerializeToString()]}}),
+    "while_context": (["exit", "pivot"], {"bytes_list": {"value": [_context()]}}),
+    "any_list": (["asset"], {"any_list": {"value": [{"type_url": "a/b", "value": b"\x0a\x05asset"}]}}),
+}
+
+
+@pytest.mark.parametrize("kind", NAMING)
+def test_what_collections_name_stays(kind: str) -> None:
+    names, collection = NAMING[kind]
+    meta_graph = _identities(*(name for named, _ in NAMING.values() for name in named))
+    meta_graph.collection_def[kind].CopyFrom(protos.CollectionDef(**collection))
+    simple = gr.simplify(gr.load(meta_graph))
+    assert list(simple.graph.nodes) == ["x", *names, "end"]
+    assert simple.collections[kind] == meta_graph.collection_def[kind]
+
+
+def test_what_the_saver_names_stays() -> None:
+    meta_graph = _identities("save", "other")
+    meta_graph.saver_def.save_tensor_name = "save:0"
+    assert list(gr.simplify(gr.load(meta_graph)).graph.nodes) == ["x", "save", "end"]
+
+
+def test_the_parts_of_tensors_in_signatures_stay() -> None:
+    names = ["v", "i", "d", "part"]
+    meta_graph = _identities("before", *names)
+    outputs = meta_graph.signature_def["serving_default"].outputs
+    sparse = outputs["sparse"].coo_sparse
+    sparse.values_tensor_name, sparse.indices_tensor_name, sparse.dense_shape_tensor_name = "v:0", "i:0", "d:0"
+    outputs["composite"].composite_tensor.components.add(name="part:0")
+    assert list(gr.simplify(gr.load(meta_graph)).graph.nodes) == ["x", *names, "end"]
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("one", METAS, ids=lambda one: one.id)
+def test_collections_come_back_from_a_simple_graph(one: Case, tmp_path: Path) -> None:
+    import tensorflow.compat.v1 as tf
+
+    model = gr.restore(gr.load(one.meta), one.prefix)
+    found = []
+    for name, exported in (("whole", model), ("simple", gr.simplify(model))):
+        gr.export(exported, tmp_path / name / "model.ckpt.meta")
+        with tf.Graph().as_default() as graph:
+            tf.train.import_meta_graph(str(tmp_path / name / "model.ckpt.meta"))
+            found.append({key: len(graph.get_collection(key)) for key in graph.get_all_collection_keys()})
+    assert found[0] == found[1] and found[0]

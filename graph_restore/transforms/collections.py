@@ -13,17 +13,21 @@ Graphs without collections: what a saver names or a checkpoint has is global, th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from graph_restore.arrays import np
 from graph_restore.dtypes import DataType
+from graph_restore.errors import CorruptionError
 from graph_restore.graph import Graph, tensor_attr
 from graph_restore.model import Model
 from graph_restore.names import is_control, node_of, parse_tensor_name, tensor_name
 from graph_restore.protos import CollectionDef, NodeDef, VariableDef
 from graph_restore.savers import variable_of
+from graph_restore.storage.coding import BYTES, Window
+from graph_restore.storage.source import BytesSource
 from graph_restore.tensor_proto import encode_head
 from graph_restore.tensors import LazyTensor
 from graph_restore.transforms.definitions import set_slice_info
@@ -171,3 +175,22 @@ def _is_there(graph: Graph, item: str) -> bool:
     """Whether a node still gives the tensor named: the update of a resource variable gives none."""
     node, index = parse_tensor_name(item)
     return ":" not in item or index < output_count(graph, graph.nodes[node])
+
+
+def named_nodes(messages: Iterable[bytes], nodes: Container[str]) -> set[str]:
+    """Those of the nodes that serialized messages name, at any depth.
+
+    Any string that is a node's name counts: what kind of message a collection holds, only its program knows.
+    """
+    found: set[str] = set()
+    waiting = list(messages)
+    while waiting:
+        data = waiting.pop()
+        name = node_of(data.decode("utf-8", "replace"))
+        if name in nodes:
+            found.add(name)
+            continue
+        with suppress(CorruptionError):  # a string, or numbers
+            fields = [field for field in Window(BytesSource(data)).fields(0, len(data)) if field.wire_type == BYTES]
+            waiting.extend(data[field.offset : field.end] for field in fields)
+    return found

@@ -5,8 +5,8 @@
 3. constants: nodes whose inputs are all constant become Consts, where numpy gives the result to the last bit.
 4. batch_norm: batch norms in inference form go into the weights before them (see `fold_batch_norm`); last bits may
    change.
-Fetches, feeds, what signatures name, the init op, and in a model without fetches or with variables every node that
-nothing takes keep their names and values. What nothing needs any more is dropped.
+Fetches, feeds, what signatures and collections name, the init op, and in a model without fetches or with variables
+every node that nothing takes keep their names and values. What nothing needs any more is dropped.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from typing import Any
 from graph_restore.dtypes import REF_OFFSET, DataType, numpy_dtype
 from graph_restore.errors import UnsupportedFormatError
 from graph_restore.model import Model
-from graph_restore.names import input_name, is_control, node_of, parse_tensor_name
+from graph_restore.names import input_name, is_control, node_of, parse_tensor_name, tensor_names
+from graph_restore.transforms.collections import named_nodes
 from graph_restore.transforms.constants import constant_node
 from graph_restore.transforms.contexts import MERGES, SWITCHES
 from graph_restore.transforms.draft import Draft, control_inputs
@@ -63,8 +64,11 @@ def simplify(
 def _kept(model: Model) -> set[str]:
     tensors = [*model.fetches, *model.feeds, *([model.init_op] if model.init_op else [])]
     for signature in model.signatures.values():
-        tensors += [info.name for info in (*signature.inputs.values(), *signature.outputs.values())]
+        for info in (*signature.inputs.values(), *signature.outputs.values()):
+            tensors += tensor_names(info)
     kept = {node_of(name) for name in tensors} | {name for name, _ in model.tables.items()}
+    naming = [*model.collections.values(), *([model.saver_def] if model.saver_def is not None else [])]
+    kept |= named_nodes((message.SerializeToString() for message in naming), model.graph.nodes)
     if not model.fetches or len(model.variables):
         kept |= {name for name in model.graph.nodes if not model.graph.consumers[name]}
         kept |= {variable.name for variable in model.variables}
