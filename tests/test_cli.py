@@ -429,11 +429,18 @@ def test_models_built_for_training_are_made_for_use(tmp_path: Path) -> None:
     arguments = ["freeze", str(model.meta), "--fetches", "scores/out", "-o", str(output)]
     assert call(*arguments, "--set", "is_training=false", "--set", "keep_prob:0=1").exit_code == 0
     assert [node.name for node in gr.load(output).graph.nodes.values() if node.op == "Placeholder"] == ["images"]
-    done = call(*arguments, "--set", "is_training=false", "--inference", "--simplify")
+    made_for_use = ["--set", "is_training=false", "--inference", "--simplify"]
+    done = call(*arguments, *made_for_use)
     assert done.exit_code == 0 and "1 dropouts are taken out: dropout/mul_1" in done.stderr
-    assert {node.op for node in gr.load(output).graph.nodes.values()} == {
+    ops = {node.op for node in gr.load(output).graph.nodes.values()}
+    assert ops == {
         "Placeholder", "Const", "Conv2D", "BiasAdd", "Relu", "MaxPool", "Reshape", "MatMul", "Identity",
     }  # fmt: skip
+    half = call(*arguments[:-1], str(tmp_path / "half.pb"), *made_for_use, "--precision", "float16")
+    assert half.exit_code == 0 and "1 batch norms are folded into weights" in half.stderr
+    found = gr.load(tmp_path / "half.pb").graph
+    assert {node.op for node in found.nodes.values()} == {*ops, "Cast"}
+    assert found.value(found.node("scores/weights/float16")).dtype.name == "float16"
     assert call(*arguments, "--set", "is_training").exit_code == 2
     refused = call(*arguments, "--set", "is_training=perhaps")
     assert refused.exit_code == 1 and "cannot be 'perhaps'" in refused.stderr

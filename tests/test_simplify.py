@@ -12,6 +12,7 @@ from corpus import Case, cases
 
 import graph_restore as gr
 from graph_restore import protos
+from graph_restore.graph import tensor_attr
 from graph_restore.tensors import lazy
 from graph_restore.transforms.scaling import ScaledTensor
 
@@ -308,3 +309,40 @@ def test_collections_come_back_from_a_simple_graph(one: Case, tmp_path: Path) ->
             tf.train.import_meta_graph(str(tmp_path / name / "model.ckpt.meta"))
             found.append({key: len(graph.get_collection(key)) for key in graph.get_all_collection_keys()})
     assert found[0] == found[1] and found[0]
+
+
+# -- weights in half precision -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_weights_in_half_precision_stay_so(precision: str) -> None:
+    one = cases("convnet")[-1]
+    restored = gr.restore(gr.load(one.graph_pb), one.prefix)
+    chosen: dict[str, Any] = {"fetches": "scores/out", "constants": {"is_training": False}}
+    half = gr.freeze(restored, **chosen, precision=precision)
+    simple = gr.simplify(half)
+    kept = {name for name, node in half.graph.nodes.items() if node.op == "Cast" and name in restored.variables.names()}
+    assert kept and {name for name in kept if simple.graph.node(name).op != "Cast"} == set()
+    assert simple.notes[-1] == (
+        f"{len(kept)} weights stay stored in half precision, and nothing is folded into them; simplify the graph "
+        "first, and freeze the result with precision="
+    )
+    assert gr.simplify(half, constants=False, batch_norm=False).notes[-1] != simple.notes[-1]
+    turned = gr.freeze(gr.simplify(gr.freeze(restored, **chosen)), precision=precision)
+    assert not any(node.op.startswith("FusedBatchNorm") for node in turned.graph.nodes.values())
+    assert turned.fetches == ("scores/out:0",) and turned.notes[-1].endswith("and cast back where they are used")
+
+
+def test_other_casts_of_constants_are_folded() -> None:
+    graph = protos.GraphDef()
+    for name, value in {"scalar": np.float16(1.5), "whole": np.arange(4, dtype=np.int32)}.items():
+        const = graph.node.add(name=name, op="Const")
+        const.attr["value"].CopyFrom(tensor_attr(np.asarray(value)))
+        const.attr["dtype"].type = const.attr["value"].tensor.dtype
+        cast = graph.node.add(name=f"{name}/Cast", op="Cast", input=[name])
+        cast.attr["SrcT"].type, cast.attr["DstT"].type = const.attr["dtype"].type, 1
+    simple = gr.simplify(gr.load(graph))
+    assert {name: node.op for name, node in simple.graph.nodes.items()} == {
+        "scalar/Cast": "Const",
+        "whole/Cast": "Const",
+    }

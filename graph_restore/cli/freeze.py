@@ -114,7 +114,7 @@ def _frozen(path: str, checkpoint: str | None, tags: list[str] | None, choices: 
     of_restore = {name: choices.pop(name) for name in (*OF_RESTORE, "initialize")}
     model = load_restored(path, checkpoint, tags, of_restore)
     modern, simpler = choices.pop("modernize"), choices.pop("simpler")
-    frozen = freeze(model, choices.pop("fetches"), choices.pop("feeds"), **choices)
+    frozen = freeze(model, choices.pop("fetches"), choices.pop("feeds"), **{**choices, "precision": None})
     if modern:
         from graph_restore.transforms.modernize import modernize
 
@@ -123,4 +123,8 @@ def _frozen(path: str, checkpoint: str | None, tags: list[str] | None, choices: 
         from graph_restore.transforms.simplify import simplify
 
         frozen = simplify(frozen)
+    if choices["precision"] is not None:  # last, since batch norms are not folded into weights that are rounded already
+        from graph_restore.transforms.precision import reduce_precision
+
+        frozen = reduce_precision(frozen, choices["precision"], model.variables)
     return model, frozen

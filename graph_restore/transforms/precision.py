@@ -52,6 +52,13 @@ def reduce_precision(model: Model, precision: str, variables: Variables) -> Mode
     return replace(model, graph=draft.finish(), notes=(*model.notes, *draft.notes))
 
 
+def is_half_weight(cast: Any, source: Any) -> bool:
+    """Whether these are a Cast and a Const that together are a weight stored in half precision, as made here."""
+    if source.op != "Const" or source.attr["dtype"].type not in PRECISIONS.values():
+        return False
+    return cast.attr["DstT"].type in _WIDER and len(source.attr["value"].tensor.tensor_shape.dim) > 0
+
+
 def _is_weight(model: Model, node: Any, weights: Collection[str]) -> bool:
     if node.attr["dtype"].type not in _WIDER:
         return False

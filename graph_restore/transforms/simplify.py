@@ -6,7 +6,8 @@
 4. batch_norm: batch norms in inference form go into the weights before them (see `fold_batch_norm`); last bits may
    change.
 Fetches, feeds, what signatures and collections name, the init op, and in a model without fetches or with variables
-every node that nothing takes keep their names and values. What nothing needs any more is dropped.
+every node that nothing takes keep their names and values. What nothing needs any more is dropped. Weights stored in
+half precision (see `precision`) stay so: as a Const of the wider type they would be rounded all the same, and large.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from graph_restore.transforms.evaluation import Array, evaluate
 from graph_restore.transforms.finish import keep_living
 from graph_restore.transforms.fold_batch_norm import BatchNormFolding
 from graph_restore.transforms.liveness import in_order
+from graph_restore.transforms.precision import is_half_weight
 from graph_restore.variables import VARIABLE_OPS
 
 _IDENTITIES = ("Identity", "StopGradient", "PreventGradient")
@@ -55,6 +57,12 @@ def simplify(
     }
     draft.notes.extend(f"{count} {text}" for text, count in counts.items() if count)
     draft.keep(draft.ancestors(kept))
+    halves = sum(_is_half_weight(draft, node) for node in draft.nodes.values())
+    if halves and (constants or batch_norm):
+        draft.note(
+            f"{halves} weights stay stored in half precision, and nothing is folded into them; simplify the graph "
+            "first, and freeze the result with precision="
+        )
     for name, node in draft.nodes.items():
         if "_class" in node.attr:
             keep_living(draft.change(name), draft.nodes)
@@ -91,7 +99,7 @@ def _fold_constants(draft: Draft, kept: Collection[str]) -> int:
             if value.nbytes <= _LARGEST_MADE:
                 known[name] = value.read(), control_inputs(node)
             continue
-        found = _constant(draft, node, known)
+        found = None if _is_half_weight(draft, node) else _constant(draft, node, known)
         if found is None:
             continue
         known[name] = found
@@ -99,6 +107,11 @@ def _fold_constants(draft: Draft, kept: Collection[str]) -> int:
             draft.add(constant_node(name, _type_of(draft, node), found[0], found[1]))
             count += 1
     return count
+
+
+def _is_half_weight(draft: Draft, node: Any) -> bool:
+    source = draft.nodes.get(node_of(node.input[0])) if node.op == "Cast" and node.input else None
+    return source is not None and is_half_weight(node, source)
 
 
 def _constant(draft: Draft, node: Any, known: dict[str, tuple[Array, list[str]]]) -> tuple[Array, list[str]] | None:
