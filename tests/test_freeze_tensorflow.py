@@ -481,3 +481,24 @@ def test_an_init_op_with_an_uncertain_result_is_refused(tmp_path: Path, name: st
     if frozen is not None:
         assert any(note.startswith("c has its restored value, but the init op") for note in frozen.notes)
         assert _run(frozen.graph.materialize(), ["y:0"], {"x:0": [2.0]})[0].tolist() == [16.0]
+
+
+@pytest.mark.parametrize(
+    ("axis", "epsilon", "named"), [(1, 1e-12, True), (1, 1e-3, False), (-1, 1e-12, False), (0, 1e-5, False)]
+)
+def test_layer_norms_that_tensorflow_computes_otherwise_are_named(
+    tmp_path: Path, axis: int, epsilon: float, named: bool
+) -> None:
+    """It takes an epsilon of 0.001 for those whose axis is the last, counted from the front (tried with oneDNN)."""
+    import tensorflow.compat.v1 as tf
+
+    with tf.Graph().as_default() as graph, tf.Session(graph=graph) as session:
+        x = tf.placeholder(tf.float32, [None, 3], name="x")
+        scale = tf.get_variable("scale", [3], initializer=tf.ones_initializer())
+        mean, variance = tf.nn.moments(x, [axis], keepdims=True)
+        tf.identity(tf.nn.batch_normalization(x, mean, variance, scale * 0.5, scale, epsilon), name="y")
+        session.run(tf.global_variables_initializer())
+        tf.train.Saver().save(session, str(tmp_path / "model.ckpt"))
+    frozen = gr.freeze(gr.restore(gr.load(tmp_path / "model.ckpt.meta")), "y")
+    told = [note for note in frozen.notes if "TF_ENABLE_ONEDNN_OPTS=0" in note]
+    assert [note.split(" (")[0] for note in told] == (["1 layer norm"] if named else [])

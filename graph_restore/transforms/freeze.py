@@ -32,6 +32,7 @@ from graph_restore.transforms.finish import finished
 from graph_restore.transforms.former import name_former_constants
 from graph_restore.transforms.functions import modern_functions
 from graph_restore.transforms.inference import turn_to_inference
+from graph_restore.transforms.layer_norms import warn_of_layer_norms
 from graph_restore.transforms.open_calls import open_updating_calls
 from graph_restore.transforms.partial import initializer_nodes, kept_variables, others, with_kept
 from graph_restore.transforms.precision import PRECISIONS, reduce_precision
@@ -147,6 +148,7 @@ def _without_variables(
     freeze_variables(carried.draft, present, targets, roots, on_update, model.restoration, *told)
     carried.check(carried.draft)
     name_former_constants(carried.draft, roots)
+    warn_of_layer_norms(carried.draft)
     return carried.draft
 
 
