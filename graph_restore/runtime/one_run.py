@@ -19,6 +19,7 @@ from graph_restore.runtime.guard import tensorflow
 from graph_restore.runtime.restore_graph import restore_graph
 from graph_restore.transforms.draft import Draft
 from graph_restore.transforms.feeds import resolve
+from graph_restore.transforms.pipelines import cut_fed_pipelines
 from graph_restore.transforms.prepare import moved_assets
 from graph_restore.transforms.table_fillers import table_initializers
 from graph_restore.transforms.unsafe import unsafe_nodes
@@ -29,9 +30,10 @@ _FROM_FILE = ("InitializeTableFromTextFile", "InitializeTableFromTextFileV2")
 _SEED = 1
 
 
-def cut(model: Model, fetches: Sequence[str], fed: Iterable[str], asset_dir: str | None) -> Model:
+def cut(model: Model, fetches: Sequence[str], fed: Sequence[str], asset_dir: str | None) -> Model:
     """The model with only what `fetches` and `fed` need, and what fills its tables and variables without a value."""
     draft = Draft(model.graph)
+    cut_fed_pipelines(draft, resolve(model.graph, fed))
     roots = {node_of(name) for name in (*fetches, *fed)}
     needed = draft.ancestors(roots)
     roots |= set(needed_fillers(model, needed))

@@ -19,7 +19,8 @@ from graph_restore.script.training import own_train_op
 from graph_restore.summary import describe_tensor
 from graph_restore.transforms.calls import CALLS, OWN_GRADIENT, without_calls
 from graph_restore.transforms.draft import Draft
-from graph_restore.transforms.feeds import INPUT_PIPELINES, output_shape, resolve
+from graph_restore.transforms.fed_places import INPUT_PIPELINES
+from graph_restore.transforms.feeds import output_shape, resolve
 from graph_restore.transforms.fetches import choose
 from graph_restore.transforms.functionalize import LEFT
 from graph_restore.transforms.modernize import modernize

@@ -6,7 +6,8 @@
    them there.
 3. What only waits for `n` waits for the node that `n` was, as in TensorFlow, where an update comes before that one.
 4. dtype and shape are those the graph states; a shape it does not state is of unknown rank.
-5. Queues and iterators on the way to the fetches are cut in the same way, with a word.
+5. What lies in a branch of a cond or in a loop: see `fed_places`. Queues and iterators are cut in the same way (see
+   `pipelines`).
 """
 
 from __future__ import annotations
@@ -21,16 +22,10 @@ from graph_restore.names import input_name, is_control, node_of, parse_tensor_na
 from graph_restore.protos import NodeDef, TensorShapeProto
 from graph_restore.transforms.aliases import may_update
 from graph_restore.transforms.draft import Draft, Tensor
+from graph_restore.transforms.fed_places import INPUT_PIPELINES, OUTLIVING, Places, check_feeds, hand_into_branch
 from graph_restore.variables import VARIABLE_OPS
 
 SCALAR_SHAPES_SINCE = 22  # GraphDef version; before it, a placeholder's empty shape means an unknown one
-INPUT_PIPELINES = frozenset(
-    {
-        "QueueDequeue", "QueueDequeueV2", "QueueDequeueMany", "QueueDequeueManyV2", "QueueDequeueUpTo",
-        "QueueDequeueUpToV2", "IteratorGetNext", "IteratorGetNextSync", "ReaderRead", "ReaderReadV2", "ReaderReadUpTo",
-        "ReaderReadUpToV2", "Unstage", "RecordInput",
-    }
-)  # fmt: skip
 
 
 def resolve(graph: Graph, names: str | Iterable[str]) -> list[Tensor]:
@@ -58,14 +53,20 @@ def cut_feeds(draft: Draft, feeds: Sequence[Tensor], fetches: Sequence[Tensor], 
         return
     for name, index in feeds:
         fed.setdefault(name, set()).add(index)
+    places = Places(draft)
     needed = draft.ancestors({name for name, _ in fetches})
     used = used_outputs(draft, needed, fetches)
     for name in _waited_for_updates(draft, needed & fed.keys()):
         used.setdefault(name, set()).add(-1)
+    opened = {name: places.gates(name) for name in fed if draft.nodes[name].op in INPUT_PIPELINES}
+    for name in [name for name in fed if name not in opened and places.outlives(name, fetches)]:
+        draft.note(f"feed {name} lies in a branch of a cond: {OUTLIVING}")
     for name, indexes in fed.items():
         if draft.nodes[name].op != "Placeholder" and not (keep_defaults and _has_constant_default(draft, name)):
-            _cut(draft, name, indexes, used.get(name, set()))
+            cut(draft, name, indexes, used.get(name, set()))
+            hand_into_branch(draft, name, opened.get(name, []))
     needed = draft.ancestors({name for name, _ in fetches})
+    check_feeds(places, draft, feeds, needed)
     for name in fed:
         if name not in needed:
             draft.note(f"feed {name} is not needed by the fetches; it is kept as a placeholder")
@@ -76,21 +77,6 @@ def _has_constant_default(draft: Draft, name: str) -> bool:
     while node.op in ("PlaceholderWithDefault", "Identity") and len(node.input) == 1:
         node = draft.nodes[node_of(node.input[0])]
     return bool(draft.nodes[name].op == "PlaceholderWithDefault" and node.op == "Const")
-
-
-def cut_pipelines(draft: Draft, fetches: Sequence[Tensor]) -> None:
-    """Turn queues and iterators that the fetches still need into placeholders."""
-    pipelines = draft.of_ops(INPUT_PIPELINES)
-    if not pipelines:
-        return
-    needed = draft.ancestors({name for name, _ in fetches}, stop=lambda node: node.op in INPUT_PIPELINES)
-    used = used_outputs(draft, needed, fetches)
-    for name in [name for name in pipelines if name in needed]:
-        outputs = used.get(name, set())
-        op = draft.nodes[name].op
-        _cut(draft, name, outputs or {0}, outputs)
-        listed = ", ".join(tensor_name(name, index) for index in sorted(outputs or {0}))
-        draft.note(f"{op} {name} is cut: feed {listed}")
 
 
 def _waited_for_updates(draft: Draft, fed: set[str]) -> list[str]:
@@ -115,7 +101,8 @@ def used_outputs(draft: Draft, needed: set[str], fetches: Sequence[Tensor]) -> d
     return used
 
 
-def _cut(draft: Draft, name: str, fed: set[int], used: set[int]) -> None:
+def cut(draft: Draft, name: str, fed: set[int], used: set[int]) -> None:
+    """Turn the outputs `fed` of a node into placeholders; those `used` and not fed still come from the node."""
     node = draft.nodes[name]
     rest = used - fed
     if fed | used <= {0, -1}:

@@ -26,7 +26,7 @@ from graph_restore.transforms.carried_updates import carry_updates
 from graph_restore.transforms.conditions import fold_conditions
 from graph_restore.transforms.constants import not_constant, set_constants, without_constants
 from graph_restore.transforms.draft import Draft, Tensor
-from graph_restore.transforms.feeds import cut_feeds, cut_pipelines, resolve
+from graph_restore.transforms.feeds import cut_feeds, resolve
 from graph_restore.transforms.fetches import choose
 from graph_restore.transforms.finish import finished
 from graph_restore.transforms.former import name_former_constants
@@ -35,6 +35,7 @@ from graph_restore.transforms.inference import turn_to_inference
 from graph_restore.transforms.layer_norms import warn_of_layer_norms
 from graph_restore.transforms.open_calls import open_updating_calls
 from graph_restore.transforms.partial import initializer_nodes, kept_variables, others, with_kept
+from graph_restore.transforms.pipelines import cut_pipelines
 from graph_restore.transforms.precision import PRECISIONS, reduce_precision
 from graph_restore.transforms.rerun import after_init_op
 from graph_restore.transforms.selection import Selection

@@ -21,10 +21,11 @@ from graph_restore.graph import Graph
 from graph_restore.model import Model
 from graph_restore.names import node_of, tensor_name
 from graph_restore.transforms.draft import Draft
-from graph_restore.transforms.feeds import cut_feeds, cut_pipelines, resolve
+from graph_restore.transforms.feeds import cut_feeds, resolve
 from graph_restore.transforms.fetches import choose
 from graph_restore.transforms.functions import modern_functions, reachable_functions
 from graph_restore.transforms.handles import use_handles
+from graph_restore.transforms.pipelines import cut_pipelines
 from graph_restore.transforms.signatures import (
     default_only,
     given_signatures,

@@ -20,12 +20,13 @@ from graph_restore.model import Model
 from graph_restore.names import parse_tensor_name, tensor_name
 from graph_restore.transforms.calls import CALLS, OWN_GRADIENT, own_gradients, with_own_gradients, without_calls
 from graph_restore.transforms.draft import Draft
-from graph_restore.transforms.feeds import cut_feeds, cut_pipelines, resolve
+from graph_restore.transforms.feeds import cut_feeds, resolve
 from graph_restore.transforms.fetches import choose
 from graph_restore.transforms.flow_contexts import loops_without_gradient
 from graph_restore.transforms.functionalize import functionalize
 from graph_restore.transforms.functions import modern_functions, reachable_functions
 from graph_restore.transforms.modernize import modernize
+from graph_restore.transforms.pipelines import cut_pipelines
 from graph_restore.transforms.resources import upgrade_variables
 from graph_restore.transforms.tables import HASH_TABLES, MUTABLE_TABLES
 from graph_restore.variables import Variables
