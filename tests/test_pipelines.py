@@ -1,4 +1,4 @@
-"""Queues and iterators in conds and loops: what freezing makes of them, run in TensorFlow against a session
+"""Queues and iterators in conds, loops and functions: what freezing makes of them, run in TensorFlow against a session
 in which the queue gives the same."""
 
 from __future__ import annotations
@@ -290,3 +290,80 @@ def test_what_needs_nothing_of_the_loop_is_cut_out_of_it(tmp_path: Path) -> None
     frozen = gr.freeze(model, fetch, ["while/once", "while/twice"])
     feeds = {"while/once:0": ROWS, "while/twice:0": 2 * ROWS}
     np.testing.assert_array_equal(_run(frozen, feeds, f"{fetch}:0"), 2 * ROWS * ROWS)
+
+
+# -- functions --------------------------------------------------------------------------------------------------------
+
+
+def in_branches(tf: Any, w: Any, p: Any) -> Any:
+    data = tf.data.Dataset.from_tensors(ROWS).repeat()
+    one, other = tf.data.make_initializable_iterator(data), tf.data.make_initializable_iterator(data)
+    return tf.cond(p, lambda: one.get_next(), lambda: other.get_next())
+
+
+def in_turns(tf: Any, w: Any, p: Any) -> Any:
+    return queue_in_loop(tf, w, p)
+
+
+def in_a_call(tf: Any, w: Any, p: Any) -> Any:
+    import tensorflow
+
+    queue = tf.FIFOQueue(5, [tf.float32], [[2, 3]])
+    inner = tensorflow.function(lambda: queue.dequeue())
+    return tensorflow.function(lambda: inner() * 2.0)()
+
+
+@pytest.mark.parametrize(
+    ("build", "op", "reader"),
+    [
+        (in_branches, "If", "IteratorGetNext"),
+        (in_turns, "While", "QueueDequeueV2"),
+        (in_a_call, "StatefulPartitionedCall", "QueueDequeueV2"),
+    ],
+)
+def test_what_a_function_takes_is_refused(build: Build, op: str, reader: str, tmp_path: Path) -> None:
+    model = _model(build, tmp_path)
+    with pytest.raises(
+        gr.FreezeError, match=rf"\({op}\) takes from .*\({reader}\) in function .*feed what the call"
+    ) as e:
+        gr.freeze(model, "y")
+    (call,) = e.value.nodes
+    assert model.graph.node(call).op == op
+    output = str(e.value).rsplit(" ", 1)[1]
+    frozen = gr.freeze(model, "y", output)
+    np.testing.assert_array_equal(_run(frozen, {output: ROWS}), ROWS * [1, 2, 3])
+
+
+def one_shot(tf: Any, w: Any, p: Any) -> Any:
+    rows = tf.data.make_one_shot_iterator(tf.data.Dataset.from_tensors(ROWS).repeat())
+    return tf.cond(p, lambda: rows.get_next(), lambda: -rows.get_next())
+
+
+def test_a_one_shot_iterator_that_a_function_reads_is_told(tmp_path: Path) -> None:
+    model = _model(one_shot, tmp_path)
+    with pytest.warns(gr.GraphRestoreWarning, match="the iterator stays, with the data it was made with; feed cond:0"):
+        frozen = gr.freeze(model, "y")
+    assert len(frozen.notes) == 1
+    for p in (True, False):
+        np.testing.assert_array_equal(_run(frozen, {"p:0": p}), (ROWS if p else -ROWS) * [1, 2, 3])
+
+
+def own_iterator(tf: Any, w: Any, p: Any) -> Any:
+    import tensorflow
+
+    @tensorflow.function  # type: ignore[untyped-decorator]
+    def total() -> Any:
+        found = tf.zeros([2, 3])
+        for rows in tf.data.Dataset.from_tensors(ROWS).repeat(3):
+            found += rows
+        return found + next(iter(tf.data.Dataset.from_tensors(ROWS)))
+
+    return total()
+
+
+def test_an_iterator_that_a_function_makes_for_itself_is_its_own_affair(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", gr.GraphRestoreWarning)
+        frozen = gr.freeze(_model(own_iterator, tmp_path), "y")
+    assert any(node.op == "IteratorGetNext" for f in frozen.graph.functions.values() for node in f.node_def)
+    np.testing.assert_array_equal(_run(frozen, {}), 4 * ROWS * [1, 2, 3])
