@@ -278,6 +278,22 @@ def _turned(turns: int) -> Any:
     return rows
 
 
+def loop_in_loop(tf: Any, w: Any, p: Any) -> Any:
+    def turn(i: Any, s: Any) -> Any:
+        return i + 1, tf.while_loop(lambda j, _: j < 2, lambda j, r: (j + 1, r + w), [0, s])[1]
+
+    return tf.while_loop(lambda i, _: i < 3, turn, [0, tf.constant(ROWS)])[1]
+
+
+@pytest.mark.usefixtures("switches")
+def test_what_an_inner_loop_gives_lies_in_the_outer_one(tmp_path: Path) -> None:
+    model = _model(loop_in_loop, tmp_path)
+    for options in ({"fetches": "while/while/Exit_1"}, {"fetches": "y", "feeds": "while/while/Exit_1"}):
+        with pytest.raises(gr.FreezeError, match=r"lies in the while loop while/while_context, .*while/Exit_1:0\)"):
+            gr.freeze(model, **options)
+    np.testing.assert_array_equal(_run(gr.freeze(model, "y"), {}), (ROWS + [6, 12, 18]) * [1, 2, 3])
+
+
 def sums_in_loop(tf: Any, w: Any, p: Any) -> Any:
     turn = lambda i, s: (i + 1, tf.identity(s + s, "twice") * tf.identity(s, "once"))  # noqa: E731
     return tf.while_loop(lambda i, _: i < 3, turn, [0, tf.constant(ROWS)])[1]
@@ -313,12 +329,20 @@ def in_a_call(tf: Any, w: Any, p: Any) -> Any:
     return tensorflow.function(lambda: inner() * 2.0)()
 
 
+def own_and_given(tf: Any, w: Any, p: Any) -> Any:
+    import tensorflow
+
+    queue = tf.FIFOQueue(5, [tf.float32], [[2, 3]])
+    return tensorflow.function(lambda: next(iter(tf.data.Dataset.from_tensors(ROWS))) + queue.dequeue())()
+
+
 @pytest.mark.parametrize(
     ("build", "op", "reader"),
     [
         (in_branches, "If", "IteratorGetNext"),
         (in_turns, "While", "QueueDequeueV2"),
         (in_a_call, "StatefulPartitionedCall", "QueueDequeueV2"),
+        (own_and_given, "StatefulPartitionedCall", "QueueDequeueV2"),
     ],
 )
 def test_what_a_function_takes_is_refused(build: Build, op: str, reader: str, tmp_path: Path) -> None:

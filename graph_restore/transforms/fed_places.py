@@ -29,6 +29,7 @@ INPUT_PIPELINES = frozenset(
 )  # fmt: skip
 _LOOP_PARTS = frozenset({*ENTERS, *EXITS, *NEXT_ITERATIONS, "LoopCond"})
 _MOST_LISTED = 4
+_DEEPEST = 50  # loops in loops; more of them is no graph that TensorFlow made
 OUTLIVING = (
     "as in TensorFlow it has that value whatever the predicate says, and what the cond gives is uncertain where the "
     "other branch is taken; feed what the cond gives instead"
@@ -91,6 +92,8 @@ class Places:
 
 def check_fetches(places: Places, draft: Draft, fetches: Sequence[Tensor]) -> None:
     """FreezeError for a fetch that lies in a loop, which has no one value that could be given."""
+    if not draft.of_ops(ENTERS) or not _may_lie_in_loops(draft, [name for name, _ in fetches]):
+        return
     for tensor in fetches:
         if frames := places.frames(tensor):
             name = tensor[0]
@@ -99,6 +102,25 @@ def check_fetches(places: Places, draft: Draft, fetches: Sequence[Tensor]) -> No
                 f"where it has a value at every turn, and a fetch has one; fetch {places.outcome(frames)}",
                 nodes={name: "is fetched and lies in a while loop"},
             )
+
+
+def _may_lie_in_loops(draft: Draft, names: Iterable[str]) -> bool:
+    """Whether a way back from what these nodes give comes to the entrance of a loop that it did not come into by its
+    exit: a small part of the work of knowing which loop."""
+    sources = dict(zip(draft.nodes, draft.sources()))
+    waiting = [(name, 0) for name in names]
+    seen: set[tuple[str, int]] = set()
+    while waiting:
+        name, depth = place = waiting.pop()
+        if place in seen or name not in sources:
+            continue
+        seen.add(place)
+        op = draft.nodes[name].op
+        depth += (op in EXITS) - (op in ENTERS)
+        if not 0 <= depth <= _DEEPEST:
+            return True
+        waiting.extend([(source, depth) for source in sources[name]])
+    return False
 
 
 def check_feeds(places: Places, draft: Draft, feeds: Iterable[Tensor], needed: set[str]) -> None:

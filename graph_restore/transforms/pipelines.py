@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from graph_restore.errors import FreezeError
-from graph_restore.names import node_of, tensor_name
+from graph_restore.names import node_of, parse_tensor_name, tensor_name
 from graph_restore.transforms.contexts import ENTERS, SWITCHES
 from graph_restore.transforms.draft import Draft, Tensor
 from graph_restore.transforms.fed_places import (
@@ -57,8 +57,8 @@ def cut_fed_pipelines(draft: Draft, fed: Sequence[Tensor]) -> None:
     names = {name for name, _ in fed if draft.nodes[name].op in INPUT_PIPELINES}
     gates = {name: gates for name in names if (gates := places.gates(name))}
     for name in gates:
-        outputs = {index for one, index in fed if one == name}
-        cut(draft, name, outputs, outputs)
+        taken = {parse_tensor_name(user.input[position])[1] for user, position in draft.consumers_of([name])[name]}
+        cut(draft, name, {index for one, index in fed if one == name}, taken - {-1})
         hand_into_branch(draft, name, gates[name])
 
 
@@ -77,17 +77,18 @@ def _cut_all(draft: Draft, places: Places, names: list[str], used: dict[str, set
 def _check_calls(draft: Draft, fetches: Sequence[Tensor]) -> None:
     """FreezeError for a call whose functions read a queue or an iterator of the graph; a note for a one-shot one."""
     reading = {
-        name: next((node for node in function.node_def if node.op in INPUT_PIPELINES), None)
+        name: [node for node in function.node_def if node.op in INPUT_PIPELINES]
         for name, function in draft.graph.functions.items()
     }
-    if not any(reader is not None for reader in reading.values()):
+    if not any(reading.values()):
         return
     needed = draft.ancestors({name for name, _ in fetches})
     used = used_outputs(draft, needed, fetches)
     for node in [node for name, node in draft.nodes.items() if name in needed and _calls(draft, node)]:
+        noted = False
         for function in sorted(called_by(draft.graph, [node])):
-            if reading[function] is not None and _check_call(draft, node, function, reading[function], used):
-                break  # it was told
+            for reader in reading[function]:
+                noted = _check_call(draft, node, function, reader, used.get(node.name, set()), noted)
 
 
 def _calls(draft: Draft, node: Any) -> bool:
@@ -95,18 +96,19 @@ def _calls(draft: Draft, node: Any) -> bool:
     return node.op in draft.graph.functions or any(True for _ in named)
 
 
-def _check_call(draft: Draft, node: Any, function: str, reader: Any, used: dict[str, set[int]]) -> bool:
-    """Whether the call was noted; FreezeError where what it reads is empty once the graph is frozen."""
-    given = (
-        dict(_pipelines_given(draft, node, reader)) if reader.op not in _WITHOUT_HANDLE else {reader.name: reader.op}
-    )
+def _check_call(draft: Draft, node: Any, function: str, reader: Any, used: set[int], noted: bool) -> bool:
+    """Whether there was a note on the call, `noted` or now; FreezeError where what it reads is empty once the graph is
+    frozen."""
+    own = {reader.name: reader.op}
+    given = own if reader.op in _WITHOUT_HANDLE else dict(_pipelines_given(draft, node, reader))
     if not given:  # the function makes its own
-        return False
-    outputs = ", ".join(tensor_name(node.name, index) for index in sorted(used.get(node.name, set()) - {-1}) or [0])
+        return noted
+    outputs = ", ".join(tensor_name(node.name, index) for index in sorted(used) or [0])
     listed = ", ".join(f"{name} ({op})" for name, op in given.items())
     text = f"{node.name} ({node.op}) takes from {listed}, by {reader.name} ({reader.op}) in function {function}"
     if set(given.values()) == {_ONE_SHOT}:
-        draft.note(f"{text}: the iterator stays, with the data it was made with; feed {outputs} to be rid of it")
+        if not noted:
+            draft.note(f"{text}: the iterator stays, with the data it was made with; feed {outputs} to be rid of it")
         return True
     raise FreezeError(
         f"{text}; nothing fills that once the graph is frozen, and what lies in a function cannot be fed: feed what "
