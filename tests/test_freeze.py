@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 import warnings
 from pathlib import Path
@@ -15,7 +16,7 @@ from corpus import Case, Run, case, cases
 import graph_restore as gr
 from graph_restore import protos
 from graph_restore.names import node_of
-from graph_restore.transforms.tables import read_vocabulary
+from graph_restore.transforms.vocabulary import read_vocabulary
 
 _load = functools.cache(gr.load)
 VARIABLE_OPS = {"Variable", "VariableV2", "VarHandleOp", "AutoReloadVariable"}
@@ -507,7 +508,8 @@ def test_where_asset_files_are_looked_for(tmp_path: Path) -> None:
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*entries of .* are put into the graph")
-STRING, INT64, FLOAT = 7, 9, 1
+STRING, INT64, INT32, FLOAT = 7, 9, 3, 1
+NUMBERED = (-1, INT64)
 
 
 @pytest.mark.parametrize(
@@ -521,6 +523,10 @@ STRING, INT64, FLOAT = 7, 9, 1
         (b"3,x,0.5\n-4,y,1e3\n", (0, INT64), (2, FLOAT), -1, ([3, -4], [0.5, 1000.0])),
         (b"\xff\n\x00\n", (-2, STRING), (-1, INT64), -1, ([b"\xff", b"\x00"], [0, 1])),
         (b"a\n", (-1, INT64), (-2, STRING), 1, ([0], [b"a"])),
+        (b"a,1\na,1\n", (0, STRING), (1, INT64), -1, ([b"a", b"a"], [1, 1])),  # the same twice
+        (b"a, 07 \nb,+2\nc,5\x00x\n", (0, STRING), (1, INT64), -1, ([b"a", b"b", b"c"], [7, 2, 5])),
+        (b"a,0x10\nb,1e39\nc,-Inf\n", (0, STRING), (1, FLOAT), -1, ([b"a", b"b", b"c"], [16, math.inf, -math.inf])),
+        (f"a,{2**63 - 1}\nb,{-(2**63)}\n".encode(), (0, STRING), (1, INT64), -1, ([b"a", b"b"], [2**63 - 1, -(2**63)])),
     ],
 )
 def test_vocabulary(tmp_path: Path, content: bytes, key: Any, value: Any, size: int, expected: Any) -> None:
@@ -532,22 +538,36 @@ def test_vocabulary(tmp_path: Path, content: bytes, key: Any, value: Any, size: 
 
 
 @pytest.mark.parametrize(
-    ("content", "key", "size", "message"),
+    ("content", "key", "value", "message"),
     [
-        (b"a\n\nb\n", (-2, STRING), -1, "line 2 is empty"),
-        (b"a\n", (-2, STRING), 2, "has 1 lines where the graph asks for 2"),
-        (b"a\tb\nc\n", (1, STRING), -1, "line 2 has 1 columns; the graph asks for column 1"),
-        (b"1\nx\n", (0, INT64), -1, "column 0 is not all int64"),
+        (b"a\n\nb\n", (-2, STRING), NUMBERED, "line 2 is empty"),
+        (b"", (-2, STRING), NUMBERED, "words is empty, and TensorFlow fills no table from an empty file"),
+        (b"a\tb\nc\n", (1, STRING), NUMBERED, "line 2 has 1 column; the graph asks for column 1, counted from 0"),
+        (b"1\nx\n", (0, INT64), NUMBERED, "line 2, column 0 (counted from 0) is no int64: 'x'"),
+        (b"1\n1.5\n", (-2, INT64), NUMBERED, "line 2 is no int64: '1.5'"),
+        (b"a\t9223372036854775808\n", (0, STRING), (1, INT64), "is no int64: '9223372036854775808'"),
+        (b"a\t2147483648\n", (0, STRING), (1, INT32), "is no int32: '2147483648'"),
+        (b"a\t1_0\n", (0, STRING), (1, INT64), "is no int64: '1_0'"),
+        (b"a\t1_0\n", (0, STRING), (1, FLOAT), "is no float32: '1_0'"),
+        (b"a\t1\nb\t2\na\t2\n", (0, STRING), (1, INT64), "line 3 gives key 'a' the value 2, and line 1 gives it 1;"),
+        (b"a\nb\na\n", (-2, STRING), NUMBERED, "line 3 gives key 'a' the value 2, and line 1 gives it 0;"),
     ],
 )
 def test_vocabularies_that_tensorflow_refuses(
-    tmp_path: Path, content: bytes, key: Any, size: int, message: str
+    tmp_path: Path, content: bytes, key: Any, value: Any, message: str
 ) -> None:
     path = tmp_path / "words"
     path.write_bytes(content)
-    with pytest.raises(gr.FreezeError, match=message) as caught:
-        read_vocabulary(str(path), key=key, value=(-1, INT64), size=size, delimiter="\t")
+    with pytest.raises(gr.FreezeError, match=re.escape(message)) as caught:
+        read_vocabulary(str(path), key=key, value=value, size=-1, delimiter="\t")
     assert str(path) in str(caught.value)
+
+
+def test_a_vocabulary_with_fewer_lines_than_the_graph_asks_for(tmp_path: Path) -> None:
+    path = tmp_path / "words"
+    path.write_bytes(b"a\n")
+    with pytest.raises(gr.FreezeError, match="has 1 lines where the graph asks for 2; correct it, or pass asset_dir="):
+        read_vocabulary(str(path), key=(-2, STRING), value=NUMBERED, size=2, delimiter="\t")
 
 
 def test_a_large_constant_of_the_graph_survives() -> None:

@@ -1,8 +1,8 @@
 """Lookup tables of a frozen graph: found, initialised from Consts, and by default initialised by their own look-ups.
 
 A hash table is filled by an op that nothing fetched depends on: InitializeTable, InitializeTableFromTextFile, or (TF
-1.15) LookupTableImportV2. That op is carried along; where it reads a text file, the file is read now, as TensorFlow
-reads it (tensorflow/core/kernels/lookup_util.cc), and its keys and values become Consts.
+1.15) LookupTableImportV2. That op is carried along; where it reads a text file, the file is read now (see `vocabulary`)
+and its keys and values become Consts.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from graph_restore.arrays import np
-from graph_restore.dtypes import DataType, numpy_dtype, type_name
+from graph_restore.dtypes import DataType
 from graph_restore.errors import FreezeError
 from graph_restore.model import Model
 from graph_restore.names import is_control, node_of, parse_tensor_name, tensor_name
 from graph_restore.protos import NodeDef
 from graph_restore.savers import RESTORE_OPS
-from graph_restore.storage.files import is_file, open_source
-from graph_restore.tensors import LazyTensor, lazy
+from graph_restore.storage.files import is_file
+from graph_restore.tensors import LazyTensor
 from graph_restore.transforms.draft import Draft, add_const, control_inputs
 from graph_restore.transforms.saved_tables import fill_saved
 from graph_restore.transforms.table_calls import lift_filler
 from graph_restore.transforms.table_users import handle_users
+from graph_restore.transforms.vocabulary import read_vocabulary
 
 HASH_TABLES = frozenset({"HashTable", "HashTableV2"})
 MUTABLE_TABLES = frozenset(
@@ -35,7 +35,6 @@ _TABLES = HASH_TABLES | MUTABLE_TABLES
 _INITIALISERS = frozenset({"InitializeTable", "InitializeTableV2", "LookupTableImport", "LookupTableImportV2"})
 FROM_FILE = frozenset({"InitializeTableFromTextFile", "InitializeTableFromTextFileV2"})
 _CHANGES = ("LookupTableInsert", "LookupTableRemove", "LookupTableImport")
-_WHOLE_LINE, _LINE_NUMBER = -2, -1
 
 
 def table_initializers(draft: Draft, model: Model, needed: set[str]) -> dict[str, list[str]]:
@@ -220,49 +219,3 @@ def _recorded_name(draft: Draft, name: str) -> str:
         return ""
     values = draft.graph.value(node).read().ravel()
     return bytes(values[0]).decode("utf-8", "surrogateescape") if values.size else ""
-
-
-def read_vocabulary(
-    path: str, *, key: tuple[int, int], value: tuple[int, int], size: int, delimiter: str, offset: int = 0
-) -> tuple[LazyTensor, LazyTensor]:
-    """(keys, values) of a text file, one entry a line; `key` and `value` are (column, DataType).
-
-    Column -2 is the whole line, -1 the line's number. At most `size` lines are taken unless it is -1. FreezeError with
-    the line's number when it has too few columns, is no number where one is asked for, or is empty.
-    """
-    source = open_source(path)
-    lines = source.pread(0, source.size).split(b"\n")
-    if lines and not lines[-1]:
-        lines.pop()
-    lines = [line.removesuffix(b"\r") for line in lines]
-    if 0 <= size < len(lines):
-        lines = lines[:size]
-    elif size > len(lines):
-        raise FreezeError(f"{path} has {len(lines)} lines where the graph asks for {size}; it may be another file")
-    for number, line in enumerate(lines, 1):
-        if not line:
-            raise FreezeError(f"{path}, line {number} is empty; TensorFlow refuses such a file")
-    return (
-        _column(path, lines, *key, delimiter, offset),
-        _column(path, lines, *value, delimiter, offset),
-    )
-
-
-def _column(path: str, lines: Sequence[bytes], column: int, dtype: int, delimiter: str, offset: int) -> LazyTensor:
-    if column == _LINE_NUMBER:
-        return lazy(path, np.arange(offset, offset + len(lines)).astype(numpy_dtype(dtype)))
-    cells = list(lines) if column == _WHOLE_LINE else list(_cells(path, lines, column, delimiter.encode()))
-    if dtype == DataType.DT_STRING:
-        return lazy(path, np.array(cells, dtype=object))
-    try:
-        return lazy(path, np.array([cell.decode() for cell in cells]).astype(numpy_dtype(dtype)))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise FreezeError(f"{path}: column {column} is not all {type_name(dtype)}: {error}") from None
-
-
-def _cells(path: str, lines: Iterable[bytes], column: int, delimiter: bytes) -> Iterator[bytes]:
-    for number, line in enumerate(lines, 1):
-        cells = line.split(delimiter)
-        if column >= len(cells):
-            raise FreezeError(f"{path}, line {number} has {len(cells)} columns; the graph asks for column {column}")
-        yield cells[column]
