@@ -42,7 +42,8 @@ def load(source: Any, *, tags: Collection[str] | None = None) -> Model:
     A path may lead into an archive (`run.zip/model.ckpt.meta`, `run.tar.gz/model`) or, with fsspec, to a store
     (`gs://`, `s3://`, `http://` ...). The prefix of a checkpoint means its `.meta`. What a file is, is told by its
     content. Large constants stay in it, so it must not change while the Model is used.
-    `tags` chooses the MetaGraphDef of a SavedModel. No values are attached to variables; see `restore`.
+    `tags` chooses the MetaGraphDef of a SavedModel, [] the one without tags. No values are attached to variables; see
+    `restore`.
 
     Raises FormatError (or its UnsupportedFormatError, CorruptionError) when it is no model, naming what it is;
     FileNotFoundError when nothing is there.

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
 import ml_dtypes
 import numpy as np
+
+from graph_restore import protos
 
 CORPUS = Path(__file__).resolve().parent.parent / "legacy_models"
 
@@ -142,3 +145,15 @@ def strings(text: dict[str, Any]) -> np.ndarray[Any, Any]:
 
 def _under(start: str, found: Arrays) -> Arrays:
     return {name[len(start) :]: value for name, value in found.items() if name.startswith(start)}
+
+
+def hub_module(folder: Path) -> Path:
+    """A SavedModel as TensorFlow Hub had them: one graph without tags and one tagged `train`."""
+    path = folder / "module"
+    shutil.copytree(CORPUS / "saved_model_two_tags" / "tf1.15.5-v2" / "saved_model", path)
+    message = protos.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+    for meta_graph in message.meta_graphs:
+        if "train" not in meta_graph.meta_info_def.tags:
+            del meta_graph.meta_info_def.tags[:]
+    (path / "saved_model.pb").write_bytes(message.SerializeToString())
+    return path

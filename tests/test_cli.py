@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from corpus import CORPUS, Case, all_cases, case, cases
+from corpus import CORPUS, Case, all_cases, case, cases, hub_module
 
 import graph_restore as gr
 from graph_restore.cli import progress as progress_module
@@ -260,6 +260,24 @@ def test_inspect_takes_tags() -> None:
     assert [tensor["name"] for tensor in call_json("inspect", folder, "--tags", "train")["outputs"]] == ["y:0"]
     refused = call("inspect", folder)
     assert refused.exit_code == 1 and "train; gpu,serve" in refused.stderr
+
+
+def test_an_empty_list_of_tags_chooses_the_graph_without_tags(tmp_path: Path) -> None:
+    folder = str(hub_module(tmp_path))
+    refused = call("inspect", folder)
+    assert refused.exit_code == 1 and ", --tags '' for the one without tags" in refused.stderr
+    assert [tensor["name"] for tensor in call_json("inspect", folder, "--tags", "")["outputs"]] == ["softmax:0"]
+    assert call("check", folder, "--tags", "").exit_code == 0
+    for arguments in (
+        ["freeze", folder, "--fetches", "softmax", "-o"],
+        ["export", folder, "--format", "saved_model", "-o"],
+    ):
+        written = str(tmp_path / arguments[0])
+        done = call(*arguments, written, "--tags=")
+        assert done.exit_code == 0, done.stderr
+        assert gr.load(written).graph.node("softmax")
+    assert "gr.load(MODEL, tags=[])" in call("script", folder, "--tags", "").stdout
+    assert "an empty name" in call("inspect", folder, "--tags", "serve,").stderr
 
 
 def test_inspect_lists_every_graph_of_an_event_file() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import tables
-from corpus import CORPUS, Case, case, cases
+from corpus import CORPUS, Case, case, cases, hub_module
 
 import graph_restore as gr
 from graph_restore import protos
@@ -111,6 +111,15 @@ def test_tags_in_any_order_and_form() -> None:
     assert "softmax" not in gr.load(folder, tags="train").graph.nodes
     with pytest.raises(gr.FormatError, match="tags choose a MetaGraphDef of a SavedModel"):
         gr.load(LINEAR.graph_pb, tags=["serve"])
+
+
+def test_no_tags_choose_the_graph_without_tags(tmp_path: Path) -> None:
+    folder = hub_module(tmp_path)
+    model = gr.load(folder, tags=[])
+    assert model.source.tags == () and "softmax" in model.graph.nodes
+    for tags in (None, ["serve"], [""]):
+        with pytest.raises(gr.FormatError, match=r"pass tags= .*, tags=\[\] for the one without tags.*\(none\)"):
+            gr.load(folder, tags=tags)
 
 
 def test_the_tag_serve_is_meant_among_several() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from corpus import CORPUS, Case, case
+from corpus import CORPUS, Case, case, hub_module
 
 import graph_restore as gr
 from graph_restore import freeze_graph
@@ -111,6 +111,13 @@ BAD_FILES = {
     "a saver that is none": ([TEXT, PREFIX, f"--input_saver={META}"], f"Error: {META}: this is no SaverDef"),
     "tags": ([f"--input_saved_model_dir={SAVED_MODEL}", "--saved_model_tags=a"], f"Error: {SAVED_MODEL}"),
 }
+
+
+def test_no_tags_choose_the_graph_without_tags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flag = f"--input_saved_model_dir={hub_module(tmp_path)}"
+    assert freeze_with(tmp_path / "frozen.pb", flag, "--output_node_names=softmax") == 1
+    assert ", --saved_model_tags='' for the one without tags" in capsys.readouterr().err
+    assert freeze_with(tmp_path / "frozen.pb", flag, "--output_node_names=softmax", "--saved_model_tags=") == 0
 
 
 @pytest.mark.parametrize(("flags", "words"), BAD_FILES.values(), ids=BAD_FILES)

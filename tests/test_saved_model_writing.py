@@ -146,6 +146,12 @@ def test_signatures_given(given: Any, expected: Any, tmp_path: Path) -> None:
     assert list(meta_graph.meta_info_def.tags) == ["mine"] and len(meta_graph.signature_def) == 1
 
 
+def test_a_graph_without_tags(tmp_path: Path) -> None:
+    gr.export(_restored(), tmp_path / "module", "saved_model", fetches="y", tags=[])
+    assert list(_saved_model(tmp_path / "module").meta_info_def.tags) == []
+    assert gr.load(tmp_path / "module").source.tags == gr.load(tmp_path / "module", tags=[]).source.tags == ()
+
+
 def test_a_signature_may_be_a_message(tmp_path: Path) -> None:
     gr.export(_restored(), tmp_path / "one", "saved_model", fetches="y")
     signature = _saved_model(tmp_path / "one").signature_def["serving_default"]

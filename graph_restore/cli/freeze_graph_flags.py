@@ -6,6 +6,7 @@ Each flag may be written `--flag=value` or `--flag value`; booleans also as `--f
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 
 MODELS = {
@@ -17,7 +18,7 @@ _TEXTS = {
     "input_checkpoint": ("PREFIX", "the checkpoint with the values; not needed with a SavedModel"),
     "output_graph": ("FILE", "file to write, a binary GraphDef"),
     "output_node_names": ("NAMES", "the outputs, separated by commas"),
-    "saved_model_tags": ("TAGS", "all tags of the SavedModel's graph [serve]"),
+    "saved_model_tags": ("TAGS", "all tags of the SavedModel's graph, '' for none [serve]"),
     "input_saver": ("FILE", "a SaverDef: the saver of the graph that wrote the checkpoint"),
     "initializer_nodes": ("NAMES", "nodes to run after restoring, as they would have set variables"),
     "variable_names_whitelist": ("NAMES", "make constants of these variables only"),
@@ -41,6 +42,7 @@ also taken: --variable_names_allowlist and --variable_names_blacklist for the li
 Example: freeze_graph --input_meta_graph=run/model.ckpt.meta --input_checkpoint=run/model.ckpt \\
            --output_node_names=softmax --output_graph=frozen.pb
 """
+_TAGS = re.compile(r"\btags=(\[\])?")
 _TRUTH = {"true": True, "1": True, "yes": True, "t": True, "false": False, "0": False, "no": False, "f": False}
 
 
@@ -69,7 +71,7 @@ def words(flags: argparse.Namespace) -> list[str]:
 
 def for_shell(text: str) -> str:
     """A message of the library with this tool's flag for what it calls `tags`."""
-    return text.replace("tags=", "--saved_model_tags")
+    return _TAGS.sub(lambda match: "--saved_model_tags" + ("=''" if match[1] else ""), text)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -24,6 +24,11 @@ def _split(context: click.Context, option: click.Parameter, values: tuple[str, .
     return found or None
 
 
+def _tags(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> list[str] | None:
+    """A list of tags; '' alone is the list of none, which chooses the graph without tags."""
+    return [] if values == ("",) else _split(context, option, values)
+
+
 def _selection(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> list[Any] | None:
     """Names and globs as they are; `re:` and an expression, which may hold commas, as that expression."""
     expressions = [_expression(value.removeprefix(_RE)) for value in values if value.startswith(_RE)]
@@ -78,7 +83,8 @@ def _assignments(context: click.Context, option: click.Parameter, values: tuple[
 constants = click.option("--set", "constants", multiple=True, metavar="NAME=VALUE", callback=_assignments,
                          help="A value the placeholder NAME always has.")  # fmt: skip
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-tags = names("--tags", help="All tags of the SavedModel's graph.")
+tags = click.option("--tags", multiple=True, metavar="NAMES", callback=_tags,
+                    help="All tags of the SavedModel's graph; '' for none.")  # fmt: skip
 asset_dir = click.option("--asset-dir", metavar="DIR", help="Where vocabulary files lie now.")
 initialize = click.option("--initialize", is_flag=True, help="First values for variables without a tensor.")
 keep_devices = click.option("--keep-devices", is_flag=True, help="Leave device placements in.")

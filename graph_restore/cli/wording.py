@@ -18,6 +18,7 @@ _RENAME = re.compile(r"(?<![\w/.-])rename=(?=\[)")
 _PHRASES = {
     "graph_restore.initialize(model)": "--initialize",
     "restore(model, checkpoint)": "graph-restore check MODEL CHECKPOINT",
+    "tags=[]": "--tags ''",
     "load(path)": "graph-restore inspect MODEL",
     "load_checkpoint(path)": "graph-restore checkpoint ls CHECKPOINT",
 }

@@ -75,8 +75,9 @@ def _choose(meta_graphs: Any, tags: Collection[str] | None, path: str) -> int:
         matches = [number for number, found in enumerate(sets) if found == SERVE]
     if len(matches) != 1:
         listed = "; ".join(",".join(sorted(found)) or "(none)" for found in sets)
+        without = ", tags=[] for the one without tags" if frozenset() in sets else ""
         raise FormatError(
-            "pass tags= to say which MetaGraphDef of the SavedModel is meant",
+            f"pass tags= to say which MetaGraphDef of the SavedModel is meant{without}",
             path=path,
             expected=f"one of the tag sets: {listed}",
             found="no tags given" if wanted is None else ",".join(sorted(wanted)) or "(none)",

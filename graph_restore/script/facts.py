@@ -58,7 +58,7 @@ class Facts:
     `has_loops`: whether there are loops of TensorFlow 1."""
 
     path: str
-    tags: tuple[str, ...]
+    tags: tuple[str, ...] | None  # None where the model is no SavedModel
     checkpoint: str | None
     asset_dir: str | None
     modern: bool
@@ -92,7 +92,7 @@ def facts_of(
     floats = [name for name in targets if _dtype(model.graph, name) in _FLOATS]
     return Facts(
         path=model.source.path,
-        tags=model.source.tags if model.source.format == "saved_model" else (),
+        tags=model.source.tags if model.source.format == "saved_model" else None,
         checkpoint=path,
         asset_dir=asset_dir,
         modern=modernize(model) is not model,

@@ -153,7 +153,7 @@ def _start(facts: Facts, title: str, order: str) -> str:
 
 
 def _load(facts: Facts) -> str:
-    return f"gr.load(MODEL{f', tags={list(facts.tags)!r}' if facts.tags else ''})"
+    return f"gr.load(MODEL{f', tags={list(facts.tags)!r}' if facts.tags is not None else ''})"
 
 
 def _assets(facts: Facts) -> str:
