@@ -18,6 +18,7 @@ from graph_restore.dtypes import REF_OFFSET, DataType
 from graph_restore.errors import FreezeError, UnsupportedFormatError
 from graph_restore.names import node_of, parse_tensor_name
 from graph_restore.protos import NodeDef
+from graph_restore.transforms.averages_sought import none_found
 from graph_restore.transforms.batch_statistics import Statistics
 from graph_restore.transforms.constants import constant_node
 from graph_restore.transforms.contexts import SWITCHES, Contexts
@@ -27,6 +28,7 @@ from graph_restore.transforms.pattern import Pattern
 from graph_restore.variables import RESOURCE_OPS
 
 Shapes = Mapping[str, tuple[int | None, ...] | None]  # of variables
+_MOST_LISTED = 3
 _HOW = (
     "; fetch from the model's inference graph, or give the placeholder that chooses the form with constants= (--set) "
     "in place of inference"
@@ -36,17 +38,21 @@ _HOW = (
 class BatchNorms:
     """The batch norms among what a draft's fetches need."""
 
-    def __init__(self, draft: Draft, former: Mapping[str, Any], shapes: Shapes) -> None:
-        """`former`: the nodes of the graph before anything was cut off or settled; the updates are among them."""
+    def __init__(self, draft: Draft, former: Mapping[str, Any], shapes: Shapes, where: str = "") -> None:
+        """`former`: the nodes of the graph before anything was cut off or settled; the updates are among them. Those
+        of functions that were opened since are in the draft. `where`: " in function f", of a function's body."""
         self._draft = draft
+        self._where = where
         self._shapes = shapes
         self._contexts = Contexts(draft.nodes)
         whole = Pattern(draft.graph, {**former, **draft.nodes}, draft.payloads)
         before = Pattern(draft.graph, former, draft.payloads)
         self._averages: dict[Tensor, dict[str, MovingAverage]] = {}
-        for average in moving_averages(before):
-            for core in Statistics(before).cores(average.value):
-                self._averages.setdefault(core, {})[average.variable] = average
+        for pattern in (before, whole):
+            for average in moving_averages(pattern):
+                for core in Statistics(pattern).cores(average.value):
+                    self._averages.setdefault(core, {}).setdefault(average.variable, average)
+        self._whole = whole
         self._statistics = Statistics(whole)
         self._done: dict[str, MovingAverage] = {}
 
@@ -83,12 +89,20 @@ class BatchNorms:
             average = next(iter(found.values()))
             self._done[average.update] = average
             return average
-        node = self._draft.nodes[name]
-        how = f"several averages of it ({', '.join(sorted(found))})" if found else "no moving average of it"
+        if found:
+            how = f"the graph updates several averages of it ({', '.join(sorted(found))})"
+        else:
+            how = none_found(self._whole, self._draft.graph, core, self._known(), self._where)
+        op = self._draft.nodes[name].op
         raise FreezeError(
-            f"{name} ({node.op}) normalises by the {kind} of the batch, and the graph updates {how}{_HOW}",
+            f"{name} ({op}){self._where} normalises by the {kind} of the batch, and {how}{_HOW}",
             nodes={name: "batch norm in training form without one moving average"},
         )
+
+    def _known(self) -> list[MovingAverage]:
+        """Every moving average, sorted by its variable."""
+        found = {name: average for averages in self._averages.values() for name, average in averages.items()}
+        return [found[name] for name in sorted(found)]
 
     def _refuse_in_loop(self, name: str) -> None:
         if self._contexts.of(name).frames:
@@ -120,9 +134,15 @@ class BatchNorms:
         known = [other for other in self._averages if other[0] in self._draft.nodes and other != core]
         means = statistics.means_of(core, known)
         if len(means) != 1:
+            several = sorted(variable for mean in means for variable in self._averages[mean])
+            how = f"several means of the same tensor have moving averages ({', '.join(several)})"
+            others = [average.variable for average in self._known() if average.variable != variance.variable]
+            if not means:
+                listed = f" ({', '.join(others[:_MOST_LISTED])})" if others else ""
+                how = f"no other moving average{listed} is seen to be that of a plain mean of the same tensor"
             raise FreezeError(
-                f"{name} normalises by the variance of the batch, and {len(means)} means of the same tensor have "
-                f"moving averages in the graph{_HOW}",
+                f"{name}{self._where} normalises by the variance of the batch, which {variance.variable} averages, and "
+                f"{how}{_HOW}",
                 nodes={name: "batch norm in training form without one moving average"},
             )
         self._refuse_in_loop(core[0])

@@ -18,8 +18,9 @@ from graph_restore.variables import VARIABLE_OPS
 CORE_PASSING = frozenset({*PASSING, "Squeeze", "Reshape", "ExpandDims", "Cast", "Switch"})
 _CHOICES = {"Merge": 0, "Select": 1, "SelectV2": 1}  # op to the first input it may pass on
 _REDUCTIONS = ("Mean", "Sum")
+_DIVISIONS = ("RealDiv", "Div", "DivNoNan", "Reciprocal", "Inv")
 _ARITHMETIC = frozenset(
-    {*PASSING, "Add", "AddV2", "Sub", "Mul", "Square", "RealDiv", "Div", "Squeeze", "Reshape", "Cast", "Maximum"}
+    {*PASSING, *_DIVISIONS, "Add", "AddV2", "Sub", "Mul", "Square", "Squeeze", "Reshape", "Cast", "Maximum"}
 )
 _BELOW = frozenset({*PASSING, "Cast", "Switch"})
 _FUSED_OUTPUTS = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")

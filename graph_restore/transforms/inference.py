@@ -54,7 +54,7 @@ def _turn(draft: Draft, former: Mapping[str, Any], shapes: Shapes, fetched: Sequ
     ordered = [name for name in draft.nodes if name in needed]
     turned: list[str] = []
     if any(draft.nodes[name].op in FUSED or draft.nodes[name].op in _ROOTS for name in ordered):
-        turned = BatchNorms(draft, former, shapes).turn(ordered, fetched)
+        turned = BatchNorms(draft, former, shapes, where).turn(ordered, fetched)
     for names, text in (
         (turned, "batch norms normalise by their moving averages"),
         (dropped, "dropouts are taken out"),
