@@ -5,7 +5,9 @@ The mask is `floor(keep_prob + u)` up to TensorFlow 1.12, `u >= rate` from 1.13 
 1. `x / keep_prob * mask` or `x * (1 / keep_prob) * mask`, the mask cast if need be;
 2. `where(mask, x * scale, 0)`.
 Both count only if the scale is the inverse of the share kept: otherwise the mean of the output is not the input, and
-the model's own inference form is not known. See dropout in tensorflow/python/ops/nn_ops.py of those releases.
+the model's own inference form is not known. What the mask is made of may come from outside of a loop: DropoutWrapper
+with variational_recurrent has one u for all of its turns. See dropout in tensorflow/python/ops/nn_ops.py of those
+releases.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from graph_restore.transforms.pattern import PASSING, Pattern
 _UNIFORM = ("RandomUniform", "StatelessRandomUniform", "StatelessRandomUniformV2")
 _ADDS, _DIVISIONS, _SELECTS = ("Add", "AddV2"), ("Div", "RealDiv"), ("Select", "SelectV2")
 _INVERSES = ("Inv", "Reciprocal")
-_SEEN_THROUGH = frozenset({*PASSING, "Cast"})
+_SEEN_THROUGH = frozenset({*PASSING, "Cast", "Enter"})
 _TOLERANCE = 1e-2  # a half's 1 / 0.1 is off by that much
 
 

@@ -24,6 +24,10 @@ _RANDOM = ("Random", "StatelessRandom", "TruncatedNormal", "ParameterizedTruncat
 _NOT_RANDOM = ("RandomShuffleQueue", "RandomDataset", "RandomIndexShuffle")
 _ROOTS = ("Rsqrt", "Sqrt", "Pow")
 _MOST_LISTED = 5
+_IF_FOR_TRAINING = (
+    "; if they are for training only, set the placeholder that switches them off with constants= (--set), such as a "
+    "keep_prob to 1.0, or feed what they give (feeds=)"
+)
 
 
 def turn_to_inference(
@@ -84,7 +88,9 @@ def _tell_randomness(draft: Draft, fetched: Sequence[str]) -> None:
         for node in draft.graph.functions[function].node_def:
             found += [f"{function}/{node.name} ({node.op})"] if _is_random(node) else []
     if found:
-        draft.note(f"the outputs are random still, by ops that are no dropout: {_listed(found)}")
+        draft.note(
+            f"the outputs are random still, by ops not recognised as a dropout: {_listed(found)}{_IF_FOR_TRAINING}"
+        )
 
 
 def _tell_statistics(draft: Draft, fetched: Sequence[str]) -> None:
