@@ -368,6 +368,12 @@ def test_constants() -> None:
     assert node.op == "Const" and frozen.graph.value(node).read().tolist() is False
     words = gr.freeze(_restored("string_mapping/tf1.4.1-v2"), "ids", constants={"words": [b"elm", "yew"]})
     assert words.graph.value(words.graph.node("words")).read().tolist() == [b"elm", b"yew"]
+    for name, message in (
+        ("x:1", r"takes placeholders; x \(Placeholder\) has one output, and 'x:1' would be another: write 'x'"),
+        ("^x", r"takes placeholders; '\^x' is how a control input is written, which has no value: write 'x'"),
+    ):
+        with pytest.raises(gr.FreezeError, match=message):
+            gr.freeze(_restored("linear/tf1.4.1-v2"), "y", constants={name: 1.0})
     with pytest.raises(gr.FreezeError, match="constants= takes placeholders; y is a Add"):
         gr.freeze(_restored("linear/tf1.4.1-v2"), "y", constants={"y": 1})
     with pytest.raises(gr.NodeNotFoundError, match="no node 'z'"):

@@ -22,15 +22,26 @@ def set_constants(draft: Draft, constants: Mapping[str, Any]) -> set[str]:
     done = set()
     for name, value in constants.items():
         node = draft.graph.node(name)
-        if not node.op.startswith("Placeholder") or parse_tensor_name(name)[1]:
-            raise FreezeError(
-                f"constants= takes placeholders; {node.name} is a {node.op}", nodes={node.name: "no placeholder"}
-            )
+        _check_placeholder(node, name)
         number = node.attr["dtype"].type
         array = _fitting(node, value, draft.graph.versions.producer)
         draft.add(constant_node(node.name, number, array))
         done.add(node.name)
     return done
+
+
+def _check_placeholder(node: Any, name: str) -> None:
+    """FreezeError unless `name`, as it was given, is the one output of a placeholder."""
+    index = parse_tensor_name(name)[1]
+    if not node.op.startswith("Placeholder"):
+        reason = f"{node.name} is a {node.op}"
+    elif index < 0:
+        reason = f"{name!r} is how a control input is written, which has no value: write {node.name!r}"
+    elif index:
+        reason = f"{node.name} ({node.op}) has one output, and {name!r} would be another: write {node.name!r}"
+    else:
+        return
+    raise FreezeError(f"constants= takes placeholders; {reason}", nodes={node.name: "no output of a placeholder"})
 
 
 def not_constant(names: Sequence[str], constants: Mapping[str, Any]) -> list[str]:
