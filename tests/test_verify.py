@@ -69,6 +69,11 @@ def test_compare(first: Any, second: Any, differing: int, absolute: float | None
     assert json.loads(json.dumps(found.to_dict()))["ok"] is found.ok
 
 
+def test_text_says_how_many_strings_differ() -> None:
+    words = np.array([b"a", b"b"], object)
+    assert str(compare("y:0", words, words, 0, 0)) == "y:0 string [2]: none of 2 elements differ"
+
+
 # the corpus
 
 
@@ -112,6 +117,20 @@ def test_files_and_a_checkpoint_are_taken(tmp_path: Path) -> None:
         gr.verify(one.graph_pb, frozen, {"z": 1}, checkpoint=one.prefix)
     with pytest.raises(gr.NodeNotFoundError, match="'z'"):
         gr.verify(one.graph_pb, frozen, fetches="z", checkpoint=one.prefix)
+
+
+@needs_tensorflow
+def test_each_side_takes_a_checkpoint_of_its_own(tmp_path: Path) -> None:
+    partial, kept = tmp_path / "partial.pb", tmp_path / "partial"
+    freezing = call("freeze", META, "--fetches", "y", "--keep-variables", "w", "-o", partial, "--verify")
+    assert freezing.exit_code == 0 and "verified   equal" in freezing.stdout
+    with pytest.raises(gr.CheckpointNotFoundError, match=r"variables \(w\) and no.*pass result_checkpoint="):
+        gr.verify(META, partial)
+    assert gr.verify(META, partial, result_checkpoint=kept).ok
+    assert "pass --result-checkpoint with the checkpoint's prefix" in call("verify", META, partial).stderr
+    assert call("verify", META, partial, "--result-checkpoint", kept).stdout.startswith("equal ")
+    swapped = call("verify", partial, META, "--fetches", "y")
+    assert swapped.exit_code == 1 and "pass --checkpoint with the checkpoint's prefix" in swapped.stderr
 
 
 # feeds
@@ -162,6 +181,27 @@ def test_freeze_verify_feeds_what_was_set(tmp_path: Path) -> None:
         flags = ["--fetches", "scores/out", "--set", f"is_training={value}", "--on-update", "initial", "--verify"]
         result = call("freeze", meta, *flags, "-o", output)
         assert result.exit_code == 0 and "verified   equal" in result.stdout, result.output
+
+
+def doubled(placeholder: str) -> GraphDef:
+    """y = x + x"""
+    return text(
+        f'''node {{ name: "{placeholder}" op: "Placeholder" attr {{ key: "dtype" value {{ type: DT_FLOAT }} }}
+                  attr {{ key: "shape" value {{ shape {{ dim {{ size: 2 }} }} }} }} }}
+            node {{ name: "y" op: "AddV2" input: ["{placeholder}", "{placeholder}"]
+                  attr {{ key: "T" value {{ type: DT_FLOAT }} }} }} versions {{ producer: 1000 }}'''
+    )
+
+
+@needs_tensorflow
+def test_a_placeholder_of_another_name_is_told_and_fed_by_both_names() -> None:
+    models = doubled("x"), doubled("other")
+    words = "other:0, a placeholder that the result needs, is not in the original, whose placeholders are x:0; .*pass f"
+    for feeds in (None, {"x": np.ones(2, np.float32)}):
+        with pytest.raises(gr.NodeNotFoundError, match=words):
+            gr.verify(*models, feeds)
+    found = gr.verify(*models, {"x": np.ones(2, np.float32), "other:0": np.ones(2, np.float32)})
+    assert found.ok and found.feeds == {"other:0": "float32 [2]", "x:0": "float32 [2]"}
 
 
 @needs_tensorflow
@@ -299,9 +339,18 @@ def test_a_vocabulary_beside_the_model_may_be_read_and_no_other(tmp_path: Path) 
     ]
     path.attr["value"].tensor.string_val[0] = str(tmp_path / "elsewhere.txt").encode()
     moved = gr.restore(gr.load(graph_def), one.prefix)
-    with pytest.raises(gr.GraphRestoreError, match="InitializeTableFromTextFileV2 reads files"):
+    with pytest.raises(gr.GraphRestoreError, match="InitializeTableFromTextFileV2 reads files.*or asset_dir= with the"):
         gr.verify(moved, frozen, one.oracle["feeds"])
     assert gr.verify(moved, frozen, one.oracle["feeds"], asset_dir=tmp_path).ok
+
+    (tmp_path / "model").mkdir()
+    graph, output = tmp_path / "model" / "graph.pb", tmp_path / "model" / "frozen.pb"
+    graph.write_bytes(graph_def.SerializeToString())
+    freezing = ("freeze", graph, one.prefix, "--fetches", ",".join(one.oracle["outputs"]), "-o", output, "--verify")
+    refused = call(*freezing)
+    assert refused.exit_code == 1 and "pass --allow-unsafe-ops, or --asset-dir with" in refused.stderr
+    for option in (["--allow-unsafe-ops"], ["--asset-dir", tmp_path]):
+        assert "verified   equal" in call(*freezing, *option).stdout
 
 
 # without TensorFlow

@@ -41,6 +41,7 @@ FORMATS = ("graph_def", "graph_def_text", "memmapped", "saved_model")
 @click.option("--modernize", is_flag=True, help="Rewrite ops that TensorFlow has dropped.")
 @click.option("--verify", is_flag=True, help="Compare the outputs in TensorFlow.")
 @click.option("--verify-feeds", metavar="FILE", help="An .npz of arrays to compare with.")
+@click.option("--allow-unsafe-ops", is_flag=True, help="Let --verify run ops that touch files or run code.")
 @click.option("--simplify", "simpler", is_flag=True, help="Fold constants and batch norms, drop identities.")
 @click.option("--force", is_flag=True, help="Overwrite even MODEL or a checkpoint.")
 def command(
@@ -55,11 +56,12 @@ def command(
     force: bool,
     verify: bool,
     verify_feeds: str | None,
+    allow_unsafe_ops: bool,
     **choices: Any,
 ) -> None:
     """Write MODEL as one file in which variables are constants.
 
-    Without CHECKPOINT, the one that belongs to MODEL is taken. Lists of names hold commas or are repeated.
+    Without CHECKPOINT, MODEL's own is taken. Lists hold commas or are repeated.
 
     \b
     Example: graph-restore freeze run/model.ckpt-1000.meta --fetches softmax -o frozen.pb
@@ -93,8 +95,11 @@ def command(
     if verify or feeds is not None:
         from graph_restore.cli.verify import after_freezing
 
-        loose, constants = choices["precision"] is not None, choices["constants"] or {}
-        if not after_freezing(before, frozen, output, feeds or {}, constants, kept, choices["asset_dir"], loose):
+        given = {"feeds": feeds or {}, "constants": choices["constants"] or {}, "asset_dir": choices["asset_dir"]}
+        loose = choices["precision"] is not None
+        if not after_freezing(
+            before, frozen, output, kept=kept, loose=loose, allow_unsafe_ops=allow_unsafe_ops, **given
+        ):
             click.get_current_context().exit(1)
 
 

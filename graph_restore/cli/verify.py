@@ -31,11 +31,13 @@ def after_freezing(
     before: Any,
     frozen: Any,
     path: str,
+    *,
     feeds: Mapping[str, Any],
     constants: Mapping[str, Any],
     kept: str | None,
     asset_dir: str | None,
     loose: bool,
+    allow_unsafe_ops: bool,
 ) -> bool:
     """Compare a model with what it was frozen to at `path`, print the report, and say whether they agree. `feeds`: by
     tensor name; `constants`: what placeholders were set to; `kept`: the checkpoint of variables that were kept."""
@@ -48,7 +50,10 @@ def after_freezing(
     given = {**constant_values(before.graph, constants), **feeds}
     after = load(path) if kept is None else restore(load(path), kept)
     atol, rtol = (LOOSE, LOOSE) if loose else (ATOL, RTOL)
-    found = verify(before, after, given, fetches=frozen.fetches, asset_dir=asset_dir, atol=atol, rtol=rtol)
+    found = verify(
+        before, after, given, fetches=frozen.fetches, asset_dir=asset_dir, atol=atol, rtol=rtol,
+        allow_unsafe_ops=allow_unsafe_ops,
+    )  # fmt: skip
     click.echo(f"verified   {found}")
     return found.ok
 
@@ -57,6 +62,7 @@ def after_freezing(
 @click.argument("original")
 @click.argument("result")
 @click.option("--checkpoint", metavar="CHECKPOINT", help="Values of ORIGINAL [its own].")
+@click.option("--result-checkpoint", metavar="CHECKPOINT", help="Values of RESULT [its own].")
 @click.option("--feeds", metavar="FILE", help="An .npz of arrays by tensor name [made up].")
 @options.names("--fetches", help="Outputs to compare [those of RESULT].")
 @click.option("--shape", "shapes", multiple=True, metavar="NAME=SIZES", callback=_shapes,

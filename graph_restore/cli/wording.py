@@ -10,7 +10,7 @@ from typing import Any
 
 _ARGUMENT = re.compile(
     r"(?<![\w/.-])(?P<name>fetches|feeds|tags|include|exclude|rename|cast|asset_dir|on_update|on_mismatch|moving_averages|strict|"
-    r"constants|keep_variables|precision|inference|format|keep_slices|overwrite|prefer|drop|allow_unsafe_ops)="
+    r"constants|keep_variables|precision|inference|format|keep_slices|overwrite|prefer|drop|allow_unsafe_ops|checkpoint|result_checkpoint)="
     r"(?:True|'(?P<single>\w+)'|\"(?P<double>\w+)\")?"
 )
 _OPTIONS = {"overwrite": "force", "constants": "set"}  # of another name than the argument

@@ -41,7 +41,7 @@ class OutputDifference:
         if self.first != self.second:
             return f"{self.name}: {self.first} and {self.second}"
         if self.max_absolute is None:
-            return f"{self.name} {self.first}: {self.differing or 'no'} of {self.size} elements differ"
+            return f"{self.name} {self.first}: {self.differing or 'none'} of {self.size} elements differ"
         apart = f"{self.max_absolute:.3g} apart at most, {self.max_relative:.3g} relative"
         return f"{self.name} {self.first}: {apart}; {self.differing or 'none'} of {self.size} past the tolerance"
 

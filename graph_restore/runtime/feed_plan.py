@@ -76,7 +76,8 @@ class FeedPlan:
 def plan_feeds(
     first: Graph, second: Graph, fetches: Sequence[str], given: Mapping[str, Array], shapes: Mapping[str, Sequence[int]]
 ) -> FeedPlan:
-    """The feeds for fetching `fetches` on both sides; NodeNotFoundError for a given name that neither side has."""
+    """The feeds for fetching `fetches` on both sides; NodeNotFoundError for a given name that neither side has, and
+    for a placeholder of the second that the first lacks: made up for one side only, it would prove nothing."""
     feeds = []
     for name, array in given.items():
         sides = [name if node_of(name) in graph.nodes else "" for graph in (first, second)]
@@ -88,7 +89,9 @@ def plan_feeds(
     for name in _open(second, fetches, [feed.second for feed in feeds]):
         former = _former(second, name)
         known = given.get(former)
-        feeds.append(Feed(former if known is None and node_of(former) in first.nodes else "", name, known))
+        if known is None and node_of(former) not in first.nodes:
+            raise NodeNotFoundError(_not_in_the_original(first, fetches, former))
+        feeds.append(Feed(former if known is None else "", name, known))
     for name in _open(first, fetches, [feed.first for feed in feeds]):
         constant = second.constant(name) if node_of(name) in second.nodes else None
         feeds.append(Feed(name, "", constant))
@@ -99,6 +102,14 @@ def plan_feeds(
             near = did_you_mean(name, made) or f"; those that are: {', '.join(made) or 'none'}"
             raise NodeNotFoundError(f"a shape is given for {name}, which is no feed that is made up{near}")
     return FeedPlan(first, second, tuple(feeds), sizes)
+
+
+def _not_in_the_original(first: Graph, fetches: Sequence[str], name: str) -> str:
+    theirs = ", ".join(_open(first, fetches, ())) or "none"
+    return (
+        f"{name}, a placeholder that the result needs, is not in the original, whose placeholders are {theirs}; if it "
+        "stands for one of these, pass feeds with the same array under both names"
+    )
 
 
 def _is_open(graph: Graph, node: Any) -> bool:

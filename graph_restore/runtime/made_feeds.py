@@ -81,8 +81,8 @@ def _shape(graph: Graph, node: Any, size: int) -> tuple[int, ...]:
     if rank is None:
         what = f"{tensor_name(node.name)} {type_name(node.attr['dtype'].type)}"
         raise GraphRestoreError(
-            f"the graph does not state the shape of {what}; pass feeds, or its shape "
-            f"(shapes={{'{node.name}': [2, 4]}}; --shape {node.name}=2,4)"
+            f"the graph does not state the shape of {what}; pass feeds (with freeze: --verify-feeds FILE), "
+            f"or its shape (shapes={{'{node.name}': [2, 4]}}; verify --shape {node.name}=2,4)"
         )
     dims = [dim.size for dim in output_shape(node, 0, graph.versions.producer).dim] or [-1] * rank
     return tuple(dim if dim >= 0 else size if position else BATCH for position, dim in enumerate(dims))

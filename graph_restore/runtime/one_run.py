@@ -74,8 +74,10 @@ def refuse_unsafe(model: Model, fetches: Sequence[str], fed: Iterable[str], asse
             del found[name]
     if found:
         listed = "; ".join(f"{name} ({what})" for name, what in found.items())
+        tables = [name for name in found if name in graph.nodes and graph.nodes[name].op in _FROM_FILE]
+        folder = ", or asset_dir= with the directory of its vocabulary, to have that read and no more" if tables else ""
         raise GraphRestoreError(
-            f"{model.source} is not run: {listed}. If you trust the model, pass allow_unsafe_ops=True; "
+            f"{model.source} is not run: {listed}. If you trust the model, pass allow_unsafe_ops=True{folder}; "
             "else fetch something before these, or feed what they give"
         )
 

@@ -18,7 +18,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from graph_restore.api import load
-from graph_restore.errors import FormatError, FreezeError, GraphRestoreError
+from graph_restore.errors import CheckpointNotFoundError, FormatError, FreezeError, GraphRestoreError
 from graph_restore.model import Model
 from graph_restore.names import node_of, parse_tensor_name, tensor_name
 from graph_restore.runtime.comparison import Report, compare, described
@@ -32,6 +32,7 @@ from graph_restore.transforms.rerun import after_init_op
 from graph_restore.transforms.restore import restore
 
 _MOST_SIZES = 6
+_MOST_NAMED = 3
 
 
 def verify(
@@ -41,6 +42,7 @@ def verify(
     *,
     fetches: str | Iterable[str] | None = None,
     checkpoint: Any = None,
+    result_checkpoint: Any = None,
     atol: float = 1e-6,
     rtol: float = 1e-5,
     shapes: Mapping[str, Sequence[int]] | None = None,
@@ -50,18 +52,21 @@ def verify(
     """Run two models in TensorFlow on the same feeds and compare their outputs: a Report, whose `ok` says all agree.
 
     `original`, `result`: Models, or anything `load` takes; one with variables and no values is restored, the original
-    from `checkpoint` if that is given, else each from its own. `feeds`: tensor name to array, or the path of an `.npz`
-    of these; placeholders that are not named are fed arrays made from their dtypes and shapes, always the same ones;
-    `shapes` (node name to sizes) says which shape where the graph does not. `fetches`: by default those the result was
-    frozen to, else a signature's, else all that look like outputs. `asset_dir`: where vocabulary files are now.
+    from `checkpoint` and the result from `result_checkpoint` if that is given, else each from its own. `feeds`: tensor
+    name to array, or the path of an `.npz` of these; placeholders that are not named are fed arrays made from their
+    dtypes and shapes, always the same ones; `shapes` (node name to sizes) says which shape where the graph does not.
+    `fetches`: by default those the result was frozen to, else a signature's, else all that look like outputs.
+    `asset_dir`: where vocabulary files are now.
     Numbers are equal where |original - result| <= atol + rtol * |original|.
 
     Raises TensorFlowRequiredError without TensorFlow; GraphRestoreError where one side cannot be run, and before
     anything is run where it has ops that touch files or run code, unless `allow_unsafe_ops`; NodeNotFoundError for
-    fetches that are not in both; and what `load` and `restore` raise.
+    fetches that are not in both, and for a placeholder that the result needs and the original lacks; and what `load`
+    and `restore` raise.
     """
     given, folder = _given(feeds), None if asset_dir is None else os.fspath(asset_dir)
-    first, second = _with_values(original, checkpoint), _with_values(result, None)
+    first = _with_values(original, checkpoint, "checkpoint")
+    second = _with_values(result, result_checkpoint, "result_checkpoint")
     names = _fetches(first, second, fetches)
     plan = plan_feeds(first.graph, second.graph, names, given, dict(shapes or {}))
     first = cut(first, names, [feed.first for feed in plan.feeds if feed.first], folder)
@@ -74,12 +79,21 @@ def verify(
     fed, there, expected = _run_first(first, names, plan)
     found = run_once(second, names, there)
     outputs = [compare(name, one, two, atol, rtol) for name, one, two in zip(names, expected, found)]
+    fed = {**{feed.second: there[feed.second] for feed in plan.feeds if not feed.first}, **fed}
     return Report(tuple(outputs), {name: described(array) for name, array in fed.items()}, atol, rtol, tuple(notes))
 
 
-def _with_values(source: Any, checkpoint: Any) -> Model:
-    """The model with values for its variables and a restoration, as `restore_graph` wants it to fill tables."""
+def _with_values(source: Any, checkpoint: Any, argument: str) -> Model:
+    """The model with values for its variables and a restoration, as `restore_graph` wants it to fill tables.
+
+    `argument`: the name that `checkpoint` goes by, for the error where a model with variables has none."""
     model = load(source)
+    if checkpoint is None and len(model.variables) and model.restoration is None and model.source.checkpoint is None:
+        named = ", ".join([*model.variables.names()[:_MOST_NAMED], "..."][: len(model.variables)])
+        raise CheckpointNotFoundError(
+            f"{model.source} has variables ({named}) and no checkpoint of its own; pass "
+            f"{argument}= with the checkpoint's prefix or directory"
+        )
     if checkpoint is not None or (len(model.variables) and model.restoration is None):
         return after_init_op(restore(model, checkpoint), tell=False)
     return after_init_op(model, tell=False) if model.restoration is not None else restore(model, {})
@@ -135,7 +149,7 @@ def _run_first(model: Model, names: list[str], plan: FeedPlan) -> tuple[Feeds, F
         except GraphRestoreError as error:
             failure = failure or error
     hint = "pass feeds that it can be run with (--feeds FILE, with freeze --verify-feeds FILE), or their shapes "
-    hint += "(shapes={'x': [2, 4]}; --shape x=2,4)"
+    hint += "(shapes={'x': [2, 4]}; verify --shape x=2,4)"
     raise GraphRestoreError(f"{failure}; {hint}") from failure
 
 
