@@ -22,21 +22,22 @@ _CPP_TYPES = {
     "bfloat16": "tensorflow::bfloat16", "complex64": "tensorflow::complex64", "complex128": "tensorflow::complex128",
     **{f"{sign}int{bits}": f"{sign}int{bits}_t" for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }  # fmt: skip
-_KEYWORDS = {
-    "bool",
-    "char",
-    "class",
-    "const",
-    "double",
-    "float",
-    "for",
-    "if",
-    "int",
-    "long",
-    "new",
-    "return",
-    "session",
-}
+# What no variable can be called: the keywords of C++20 and g++, spellings of operators, what the lines use themselves,
+# and macros of the headers they need; names in capitals are taken for macros too.
+_TAKEN_NAMES = """
+    alignas alignof asm auto bool break case catch char char8_t char16_t char32_t class concept const consteval
+    constexpr constinit const_cast continue co_await co_return co_yield decltype default delete do double dynamic_cast
+    else enum explicit export extern false float for friend goto if import inline int long module mutable namespace new
+    noexcept nullptr operator private protected public register reinterpret_cast requires return short signed sizeof
+    static static_assert static_cast struct switch template this thread_local throw true try typedef typeid typename
+    typeof union unsigned using virtual void volatile wchar_t while
+    and and_eq bitand bitor compl not not_eq or or_eq xor xor_eq
+    int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t std absl tensorflow Eigen
+    session status fetched checkpoint
+    alloca assert errno i386 linux mutex_lock offsetof stderr stdin stdout tf_shared_lock unix
+"""
+_TAKEN = frozenset(_TAKEN_NAMES.split())
+_MACRO = re.compile("[A-Z][A-Z0-9_]+")
 _HEADER = """\
 // The ops and kernels of one model, for a TensorFlow built with -DSELECTIVE_REGISTRATION.
 {about}
@@ -100,19 +101,17 @@ def _any_of(names: Sequence[str]) -> str:
     return " ||\n         ".join(f'same(name, "{name}")' for name in names)
 
 
-def cpp_snippet(model: Model) -> str:
+def cpp_snippet(model: Model, kept: str | None = None, *, run_init_op: bool = True) -> str:
     """Lines of C++ that feed a frozen model's placeholders, run it in `session` and name what is fetched.
 
-    Sizes that the graph leaves open are 1; a shape it does not know is a scalar's. A comment says which.
+    Sizes that the graph leaves open are 1; a shape it does not know is a scalar's. A comment says which. Variables that
+    were kept are restored first, from the checkpoint `kept`. `run_init_op`: whether the tables wait for the init_op.
     """
     used: set[str] = set()
     fed = [_feed(tensor, _variable(tensor["name"], used)) for tensor in placeholders(model)]
-    lines = [line for feed in fed for line in feed[0]]
-    if model.init_op is not None:
-        lines += [
-            "// Once, before the first run:",
-            f'status = session->Run({{}}, {{}}, {{"{model.init_op}"}}, nullptr);',
-        ]
+    lines = [*_restoring(model, kept), *(line for feed in fed for line in feed[0])]
+    if model.init_op is not None and run_init_op:
+        lines += ["// Once, before the first run:", _once("", model.init_op)]
     feeds = ", ".join(feed[1] for feed in fed)
     fetches = ", ".join(f'"{name}"' for name in model.fetches)
     lines += ["std::vector<tensorflow::Tensor> fetched;"]
@@ -124,6 +123,24 @@ def cpp_snippet(model: Model) -> str:
             f"// fetched[{number}] is {_words(found)}" + (f": fetched[{number}].flat<{kind}>()" if kind else "")
         )
     return "absl::Status status;\n" + "\n".join(lines) + "\n"
+
+
+def _restoring(model: Model, prefix: str | None) -> list[str]:
+    """Lines that give variables their values, by the graph's own saver."""
+    saver = model.saver_def
+    if saver is None or not len(model.variables):
+        return []
+    literal = (prefix or "PREFIX OF THE CHECKPOINT").replace("\\", "\\\\").replace('"', '\\"')
+    return [
+        "// Once, before the first run: the values of the variables that were kept.",
+        "tensorflow::Tensor checkpoint(tensorflow::DT_STRING, tensorflow::TensorShape({}));",
+        f'checkpoint.scalar<tensorflow::tstring>()() = "{literal}";  // its prefix, where it lies when this runs',
+        _once(f'{{"{saver.filename_tensor_name}", checkpoint}}', saver.restore_op_name),
+    ]
+
+
+def _once(feed: str, target: str) -> str:
+    return f'status = session->Run({{{feed}}}, {{}}, {{"{target}"}}, nullptr);'
 
 
 def _feed(tensor: Mapping[str, Any], variable: str) -> tuple[list[str], str]:
@@ -149,7 +166,10 @@ def _variable(name: str, used: set[str]) -> str:
     """A C++ name for a tensor."""
     node, index = parse_tensor_name(name)
     base = re.sub(r"\W", "_", node) + (f"_{index}" if index else "")
-    base = f"_{base}" if base[:1].isdigit() else f"{base}_" if base in {*_KEYWORDS, "status", "fetched"} else base
+    if base in _TAKEN or _MACRO.fullmatch(base):
+        base += "_"
+    elif base[:1].isdigit():
+        base = f"_{base}"
     found, number = base, 0
     while found in used:
         number += 1

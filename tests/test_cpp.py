@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import shutil
 import subprocess
 import sys
@@ -114,6 +115,13 @@ def test_programs_say_what_is_wrong(name: str, tmp_path: Path) -> None:
     done = subprocess.run([_program(name), tmp_path / "damaged", "y:0"], capture_output=True, text=True)
     assert done.returncode == 1 and not done.stdout and done.stderr
     assert subprocess.run([_program(name)], capture_output=True).returncode == 2
+    model = tmp_path / ("x.pb" if name == "frozen" else "x.pbmm")
+    one = case("linear/tf0.12.1-v1")
+    frozen = gr.freeze(gr.restore(gr.load(one.graph_pb), one.prefix), "y")
+    gr.export(frozen, model)
+    for shape in ("-1,4", "1,-4", "-1,-4", "99999999999,99999999999", "1,1,1,1,1,1,1,1,1,1,-1"):
+        done = subprocess.run([_program(name), model, "y:0", "x:0", shape, "1,2,3,4"], capture_output=True, text=True)
+        assert done.returncode == 1 and not done.stdout and "SHAPE" in done.stderr, (shape, done)
 
 
 # the snippet
@@ -135,6 +143,62 @@ def test_the_snippet_feeds_and_fetches() -> None:
     assert 'status = session->Run({{"x:0", x}}, {"y:0"}, {}, &fetched);' in text
 
 
+# names that placeholders have had, and that C++ or the headers of TensorFlow use
+NAMES = """
+    default switch this template auto while signed true false and or not xor compl bitand operator std absl tensorflow
+    Eigen session status fetched checkpoint int32_t uint8_t class new delete try catch enum struct union short void
+    static register namespace using typename sizeof nullptr private public protected virtual volatile extern inline
+    explicit export import module co_await co_yield requires concept consteval constinit char8_t thread_local alignas
+    goto typeid asm typeof wchar_t static_assert NULL LOG CHECK EOF M_PI INFINITY assert errno stdin stdout linux unix
+    VLOG DEBUG INPUT
+"""
+AS_THEY_ARE = "x X y1 input_ids input Placeholder main final override string vector float32"
+TYPES = ("FLOAT", "INT32", "STRING", "BOOL", "HALF", "BFLOAT16", "COMPLEX64", "UINT8", "INT64", "DOUBLE")
+
+
+def _taking(names: list[str]) -> gr.Model:
+    """A frozen model with these placeholders, of every type in turn."""
+    nodes = "".join(
+        f'''node {{ name: "{name}" op: "Placeholder" attr {{ key: "dtype" value {{
+                type: DT_{TYPES[number % len(TYPES)]} }} }} attr {{ key: "shape" value {{ shape {{ }} }} }} }}'''
+        for number, name in enumerate(names)
+    )
+    from google.protobuf import text_format
+
+    from graph_restore.protos import GraphDef
+
+    return gr.freeze(gr.restore(gr.load(text_format.Parse(nodes, GraphDef())), {}), names)
+
+
+def test_a_variable_of_the_snippet_is_called_as_its_placeholder_where_cpp_lets_it() -> None:
+    names = [*NAMES.split(), *AS_THEY_ARE.split()]
+    declared = re.findall(r"^tensorflow::Tensor (\w+)\(", cpp_snippet(_taking(names)), re.MULTILINE)
+    assert declared == [*(f"{name}_" for name in NAMES.split()), *AS_THEY_ARE.split()]
+    crowded = ["int", "int_", "int_1", "a/b", "a_b", "3d", "x.y", "x-y"]
+    declared = re.findall(r"^tensorflow::Tensor (\w+)\(", cpp_snippet(_taking(crowded)), re.MULTILINE)
+    assert len(set(declared)) == len(crowded) and all(name.isidentifier() for name in declared)
+
+
+@quiet
+def test_the_snippet_restores_what_was_kept(tmp_path: Path) -> None:
+    one = case("linear/tf1.15.5-v2")
+    arguments = ["freeze", str(one.meta), "--fetches", "y", "-o", str(tmp_path / "x.pb"), "--print-cpp"]
+    assert "checkpoint" not in CliRunner().invoke(main, arguments).stdout
+    kept = CliRunner().invoke(main, [*arguments, "--keep-variables", "w"]).stdout
+    assert f'checkpoint.scalar<tensorflow::tstring>()() = "{tmp_path / "x"}";' in kept
+    assert 'status = session->Run({{"save/Const:0", checkpoint}}, {}, {"save/restore_all"}, nullptr);' in kept
+
+
+@quiet
+@pytest.mark.parametrize("tables", ["inline", "init_op"])
+def test_the_snippet_runs_the_init_op_where_tables_wait_for_it(tables: str, tmp_path: Path) -> None:
+    words = case("vocabulary/tf1.4.1-v2")
+    arguments = ["freeze", str(words.meta), "--fetches", "ids", "-o", str(tmp_path / "x.pb"), "--tables", tables]
+    told = CliRunner().invoke(main, [*arguments, "--print-cpp"]).stdout
+    assert ("need not be run" in told) == (tables == "inline")
+    assert ('{"init_all_tables"}' in told) == (tables == "init_op")
+
+
 @quiet
 @needs_compiler
 @pytest.mark.tensorflow
@@ -145,12 +209,15 @@ def test_snippets_compile() -> None:
     models = [_frozen(case(identity)) for identity in identities]
     words = case("vocabulary/tf1.4.1-v2")
     models.append(gr.freeze(gr.restore(gr.load(words.meta), words.prefix), "ids", tables="init_op"))
+    models.append(_taking([*NAMES.split(), *AS_THEY_ARE.split()]))
+    linear = case("linear/tf1.15.5-v2")
+    models.append(gr.freeze(gr.restore(gr.load(linear.graph_pb), linear.prefix), "y", keep_variables="w"))
     source = '#include "tensorflow/core/public/session.h"\n' + "".join(
         f"void run{number}(tensorflow::Session* session) {{\n{cpp_snippet(model)}}}\n"
         for number, model in enumerate(models)
     )
     flags = [f"-isystem{flag[2:]}" if flag.startswith("-I") else flag for flag in tf.sysconfig.get_compile_flags()]
-    assert '{"init_all_tables"}' in source and _compiles(source, *flags) == ""
+    assert '{"init_all_tables"}' in source and "checkpoint.scalar" in source and _compiles(source, *flags) == ""
 
 
 # the header

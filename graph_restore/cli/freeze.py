@@ -91,7 +91,7 @@ def command(
     if print_cpp:
         from graph_restore.cpp import cpp_snippet
 
-        click.echo("\n" + cpp_snippet(frozen), nl=False)
+        click.echo("\n" + cpp_snippet(frozen, kept, run_init_op=choices["tables"] == "init_op"), nl=False)
     if verify or feeds is not None:
         from graph_restore.cli.verify import after_freezing
 

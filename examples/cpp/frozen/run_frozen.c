@@ -12,7 +12,7 @@
 
 #include "tensorflow/c/c_api.h"
 
-enum { MAX_FEEDS = 16, MAX_DIMS = 8 };
+enum { MAX_FEEDS = 16, MAX_DIMS = 8, MAX_COUNT = 1 << 28 };
 
 static void fail(const char* what, const char* why) {
   fprintf(stderr, "%s: %s\n", what, why);
@@ -56,8 +56,12 @@ static TF_Output find(TF_Graph* graph, const char* name) {
 static TF_Tensor* make_tensor(char* shape, char* values) {
   int64_t dims[MAX_DIMS], count = 1;
   int rank = 0;
-  for (char* item = strtok(shape, ","); item && rank < MAX_DIMS; item = strtok(NULL, ",")) {
-    dims[rank] = atoll(item);
+  for (char* item = strtok(shape, ","); item; item = strtok(NULL, ",")) {
+    char* end;
+    if (rank == MAX_DIMS) fail("a feed", "its SHAPE has more sizes than this program takes");
+    dims[rank] = strtoll(item, &end, 10);
+    if (end == item || *end || dims[rank] < 0) fail(item, "a size in a SHAPE is a whole number, 0 or more");
+    if (dims[rank] && count > MAX_COUNT / dims[rank]) fail("a feed", "its SHAPE asks for more values than fit");
     count *= dims[rank++];
   }
   TF_Tensor* tensor = TF_AllocateTensor(TF_FLOAT, dims, rank, (size_t)count * sizeof(float));

@@ -40,14 +40,14 @@ std::vector<Number> Numbers(const std::string& text) {
 
 Tensor MakeTensor(const std::string& shape, const std::string& values) {
   tensorflow::TensorShape sizes;
-  for (int64_t size : Numbers<int64_t>(shape)) sizes.AddDim(size);
+  for (int64_t size : Numbers<int64_t>(shape)) Check(sizes.AddDimWithStatus(size), ("the SHAPE " + shape).c_str());
   const std::vector<float> numbers = Numbers<float>(values);
-  Tensor tensor(tensorflow::DT_FLOAT, sizes);
-  if (tensor.NumElements() != static_cast<int64_t>(numbers.size())) {
+  if (sizes.num_elements() != static_cast<int64_t>(numbers.size())) {
     std::fprintf(stderr, "shape %s asks for %lld values, found %zu\n", shape.c_str(),
-                 static_cast<long long>(tensor.NumElements()), numbers.size());
+                 static_cast<long long>(sizes.num_elements()), numbers.size());
     std::exit(2);
   }
+  Tensor tensor(tensorflow::DT_FLOAT, sizes);
   std::copy(numbers.begin(), numbers.end(), tensor.flat<float>().data());
   return tensor;
 }
