@@ -4,7 +4,7 @@
 
 Flags and parameters are those of tensorflow/python/tools/freeze_graph.py, in its order, from release 0.12 to 2.21. What
 TensorFlow needed some of them for is found in the files here; these are taken and change nothing, with a word. Exit
-status of the command: 0 done, 1 the files are bad or disagree, 2 usage.
+status of the command: 0 done, 1 the files are bad or disagree, 2 usage. A file at --output_graph is replaced.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def freeze_graph(
     variable_names_allowlist: str | None = "",
     variable_names_blacklist: str | None = "",
 ) -> Any:
-    """Freeze a model given by files; the frozen GraphDef, which is written to `output_graph` as well if that is given.
+    """Freeze a model given by files; the frozen GraphDef, which is written to `output_graph` as well if that is given,
+    in the place of whatever is there, unless it is one of these files.
 
     The class of the GraphDef is TensorFlow's when TensorFlow is already imported, else `graph_restore.protos.GraphDef`.
     Lists of names are texts with commas. `input_graph`, `input_meta_graph`, `input_saved_model_dir`: the model, one of
@@ -73,7 +74,7 @@ def freeze_graph(
         denied=listed(variable_names_denylist or variable_names_blacklist),
         clear_devices=bool(clear_devices),
     )
-    return _returned(request, output_graph)
+    return _returned(request, output_graph, input_saver)
 
 
 def freeze_graph_with_def_protos(
@@ -146,7 +147,7 @@ def _run(flags: Any) -> None:
     from graph_restore.cli.freeze_graph_flags import MODELS
     from graph_restore.cli.output import report, write
     from graph_restore.freeze_request import Request, frozen, listed, read_saver
-    from graph_restore.overwriting import refuse_to_overwrite
+    from graph_restore.overwriting import refuse_inputs
 
     request = Request(
         {name: getattr(flags, name) for name in MODELS},
@@ -161,20 +162,20 @@ def _run(flags: Any) -> None:
         clear_devices=flags.clear_devices,
     )
     before, after = frozen(request)
-    refuse_to_overwrite(flags.output_graph, before)
+    refuse_inputs(flags.output_graph, before, flags.input_saver)
     write(after, flags.output_graph, "graph_def")
     report(before, after, flags.output_graph)
 
 
-def _returned(request: Request, path: str | None) -> Any:
-    """The GraphDef that is asked for, written to `path` if there is one."""
+def _returned(request: Request, path: str | None, saver: str | None = None) -> Any:
+    """The GraphDef that is asked for, written to `path` if there is one. `saver`: the file of a SaverDef."""
     from graph_restore.api import export
     from graph_restore.freeze_request import frozen
-    from graph_restore.overwriting import refuse_to_overwrite
+    from graph_restore.overwriting import refuse_inputs
 
     before, after = frozen(request)
     if path:
-        refuse_to_overwrite(path, before)
+        refuse_inputs(path, before, saver)
         export(after, path, "graph_def")
     return after.graph.materialize()
 

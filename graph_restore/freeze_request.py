@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 
 from graph_restore.api import load
 from graph_restore.discovery import find_variables
-from graph_restore.errors import CheckpointNotFoundError, FormatError, did_you_mean, warn
+from graph_restore.errors import CheckpointNotFoundError, FormatError, FreezeError, did_you_mean, warn
 from graph_restore.formats.text import parse_text
 from graph_restore.model import Model
 from graph_restore.protos import SaverDef
@@ -27,6 +27,8 @@ from graph_restore.transforms.draft import Draft
 from graph_restore.transforms.freeze import freeze
 from graph_restore.transforms.rerun import rerun_initializers
 from graph_restore.transforms.restore import restore
+
+_MOST_NODES = 4  # named in a message
 
 
 class _NoCheckpoint(CheckpointNotFoundError, ValueError):
@@ -77,7 +79,19 @@ def frozen(request: Request) -> tuple[Model, Model]:
     if kept:
         _say(f"{', '.join(kept)} stay variables; a saver of the graph restores them from the checkpoint")
     keep = (lambda variable: variable.name in kept) if kept else None
-    return before, freeze(before, request.outputs, keep_devices=not request.clear_devices, keep_variables=keep)
+    try:
+        return before, freeze(before, request.outputs, keep_devices=not request.clear_devices, keep_variables=keep)
+    except FreezeError as error:
+        raise _advised(error, before) from None
+
+
+def _advised(error: FreezeError, model: Model) -> FreezeError:
+    """The error with `initializer_nodes`, which are here, in the place of `initialize`, which is not."""
+    without = [one for one in model.variables if one.name in error.variables and one.initial_value is not None]
+    nodes = list(dict.fromkeys(one.initializer for one in without if one.initializer is not None))
+    some = f"initializer_nodes='{','.join(nodes)}'" if len(nodes) <= _MOST_NODES else "initializer_nodes="
+    text = str(error).replace("graph_restore.initialize(model) gives", f"{some} gives")
+    return FreezeError(text, variables=error.variables, nodes=error.nodes)
 
 
 def read_saver(path: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shutil
 import subprocess
 import sys
 import warnings
@@ -36,7 +37,8 @@ FLAGS = {
     "binary": [GRAPH, PREFIX, "--input_binary"],
     "binary said apart": [GRAPH, PREFIX, "--input_binary", "true"],
     "binary said in capitals": [GRAPH, PREFIX, "--input_binary=True"],
-    "binary as a number": [GRAPH, PREFIX, "--input_binary=1"],
+    "abbreviated": [GRAPH.replace("graph", "gr", 1), PREFIX, "--input_b", "--clear=false"],
+    "the end of flags": [TEXT, PREFIX, "--"],
     "values apart": [*GRAPH.split("="), *PREFIX.split("="), "--input_binary"],
     "text by default": [TEXT, PREFIX],
     "text said": [TEXT, PREFIX, "--input_binary=false", "--clear_devices=False"],
@@ -70,6 +72,11 @@ WORDS = {
     "version": ([TEXT, PREFIX, "--checkpoint_version=1"], "--checkpoint_version is not needed"),
     "SavedModel before graph": ([f"--input_saved_model_dir={SAVED_MODEL}", GRAPH], "input_graph is not used"),
     "SavedModel's own values": ([f"--input_saved_model_dir={SAVED_MODEL}", PREFIX], "input_checkpoint is not used"),
+    "a word too many": ([TEXT, PREFIX, "model.pb"], "not used, as of no flag: model.pb"),
+    "words after the flags": ([TEXT, PREFIX, "a", "--", "--b"], "not used, as of no flag: a, --b"),
+    "binary as a number": ([TEXT, PREFIX, "--input_binary=1"], "--input_binary=1 is taken for false"),
+    "binary and a word": ([TEXT, PREFIX, "--input_binary", "x"], "--input_binary=x is taken for false"),
+    "devices as a number": ([TEXT, PREFIX, "--clear_devices=yes"], "--clear_devices=yes is taken for false"),
     "SavedModel and init": (
         [f"--input_saved_model_dir={SAVED_MODEL}", "--initializer_nodes=init"],
         "initializer_nodes are not run",
@@ -85,13 +92,13 @@ def test_says_a_word(flags: list[str], words: str, tmp_path: Path, capsys: pytes
 
 WRONG_FLAGS = {
     "unknown": [GRAPH, PREFIX, "--input_binaries"],
-    "abbreviated": [GRAPH, PREFIX, "--clear"],
-    "no boolean": [GRAPH, PREFIX, "--clear_devices=maybe"],
+    "unknown, with a value": [GRAPH, PREFIX, "--verbose", "1"],
+    "unknown and short": [GRAPH, PREFIX, "-v"],
+    "abbreviated too far": [GRAPH, PREFIX, "--input_s=x"],
     "no input": [PREFIX],
     "two inputs": [GRAPH, PREFIX, f"--input_meta_graph={META}"],
     "no checkpoint": [GRAPH],
     "no such version": [GRAPH, PREFIX, "--checkpoint_version=3"],
-    "a word too many": [GRAPH, PREFIX, "model.pb"],
 }
 
 
@@ -243,6 +250,20 @@ def test_initializer_nodes_that_fill_tables_get_a_word(tmp_path: Path, capsys: p
     assert "note: initializer_nodes set no variable; tables fill themselves" in capsys.readouterr().err
 
 
+def test_a_variable_without_a_value_is_told_with_flags_there_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graph, values = with_first_values(tmp_path)
+    del values["v"]
+    gr.checkpoint.save_checkpoint(tmp_path / "model.ckpt", values)
+    flags = [f"--input_graph={graph}", f"--input_checkpoint={tmp_path / 'model.ckpt'}"]
+    assert freeze_with(tmp_path / "frozen.pb", *flags) == 1
+    said = capsys.readouterr().err
+    assert "\n--initializer_nodes='v/Assign' gives first values" in said and "initialize(" not in said
+    assert said.endswith("(--rename: of `graph-restore freeze`, not of freeze_graph)\n")
+    assert freeze_with(tmp_path / "frozen.pb", *flags, "--initializer_nodes=v/Assign") == 0
+
+
 # savers
 
 
@@ -260,6 +281,57 @@ def test_input_saver_chooses_among_savers(text: bool, tmp_path: Path) -> None:
     path.write_bytes(SaverDef(filename_tensor_name="gone:0", restore_op_name="save/restore_all").SerializeToString())
     with pytest.raises(gr.NodeNotFoundError, match="gone"):
         call(one.graph_pb, one.prefix, "softmax", input_saver=str(path))
+
+
+# what is written over
+
+
+@pytest.mark.parametrize("before", ["variables", "meta graph", "text"])
+def test_the_output_is_replaced(before: str, tmp_path: Path) -> None:
+    output = tmp_path / "frozen"
+    held = {"variables": LINEAR / "graph.pb", "meta graph": Path(META), "text": Path(__file__)}
+    output.write_bytes(held[before].read_bytes())
+    for _ in range(2):
+        assert freeze_with(output, TEXT, PREFIX, "--variable_names_blacklist=w") == 0
+        assert gr.load(output).variables.names() == ["w"]
+    call(LINEAR / "graph.pb", str(LINEAR / "model.ckpt"), output_graph=str(output))
+    assert gr.load(output).variables.names() == []
+
+
+@pytest.mark.parametrize("identity", ["linear/tf0.12.1-v1", "sharded/tf1.4.1-v2", "vocabulary/tf1.15.5-v2"])
+def test_no_input_is_replaced(identity: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = case(identity)
+    folder = tmp_path / "model"
+    shutil.copytree(one.directory, folder)
+    prefix = folder / Path(one.prefix).name
+    outputs = ",".join(name.partition(":")[0] for name in one.oracle["outputs"])
+    read = [folder / "graph.pb", *folder.glob("*.data-*"), *folder.glob("*.index"), *folder.glob("vocabulary.txt")]
+    read += [folder / "checkpoint"] if (folder / "checkpoint").exists() else []
+    saver = tmp_path / "saver"
+    saver.write_bytes(gr.load(one.meta).saver_def.SerializeToString())
+    (tmp_path / "link").symlink_to(folder / "graph.pb")
+    flags = [f"--input_graph={folder / 'graph.pb'}", f"--input_checkpoint={prefix}", f"--input_saver={saver}"]
+    for path in (*read, prefix, saver, tmp_path / "link"):
+        held = path.read_bytes() if path.exists() else None
+        given = [f"--output_graph={path}", f"--output_node_names={outputs}", "--input_binary", *flags]
+        assert freeze_graph.main(given) == 1
+        assert "write somewhere else" in capsys.readouterr().err
+        assert (path.read_bytes() if path.exists() else None) == held
+        with pytest.raises(gr.GraphRestoreError, match="write somewhere else"):
+            call(folder / "graph.pb", str(prefix), outputs, output_graph=str(path), input_saver=str(saver))
+
+
+def test_no_file_of_a_saved_model_is_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(SAVED_MODEL, folder)
+    files = [
+        path for path in folder.rglob("*") if path.is_file() and path.name.startswith(("saved_model", "variables"))
+    ]
+    assert len(files) >= 3
+    for path in files:
+        held = path.read_bytes()
+        assert freeze_with(path, f"--input_saved_model_dir={folder}") == 1 and path.read_bytes() == held
+    assert freeze_with(folder / "frozen.pb", f"--input_saved_model_dir={folder}") == 0
 
 
 # the functions

@@ -1,6 +1,6 @@
 """The flags of TensorFlow's freeze_graph, of every release from 0.12 on, and what is wrong usage of them.
 
-Each flag may be written `--flag=value` or `--flag value`; booleans also as `--flag` and `--noflag`.
+Each flag may be written `--flag=value` or `--flag value`, or abbreviated; booleans also as `--flag` and `--noflag`.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
+
+from graph_restore.cli import wording
 
 MODELS = {
     "input_graph": ("FILE", "a GraphDef, binary or text"),
@@ -43,13 +45,20 @@ Example: freeze_graph --input_meta_graph=run/model.ckpt.meta --input_checkpoint=
            --output_node_names=softmax --output_graph=frozen.pb
 """
 _TAGS = re.compile(r"\btags=(\[\])?")
-_TRUTH = {"true": True, "1": True, "yes": True, "t": True, "false": False, "0": False, "no": False, "f": False}
+_FALSE = ("false", "0", "no", "f", "")
+_OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The flags given, with TensorFlow's defaults; ends with status 2 where they are unknown, missing or too many."""
     parser = _parser()
-    flags = parser.parse_args(arguments)
+    flags, rest = parser.parse_known_args(arguments)
+    end = rest.index("--") if "--" in rest else len(rest)
+    unknown = [word for word in rest[:end] if word.startswith("-") and word != "-"]
+    if unknown:
+        parser.error(f"there is no flag {', '.join(unknown)}; --help lists those there are")
+    flags.stray = [word for word in rest if word != "--"]
+    flags.odd = _settle(flags)
     given = [name for name in MODELS if getattr(flags, name)]
     if not given or ("input_meta_graph" in given and len(given) > 1):
         found = " and ".join(f"--{name}" for name in given) or "none"
@@ -66,12 +75,20 @@ def words(flags: argparse.Namespace) -> list[str]:
     """What to say of flags that were given and change nothing here."""
     given = [name for name, default in NOT_NEEDED.items() if getattr(flags, name) != default]
     given += ["checkpoint_version"] if flags.checkpoint_version is not None else []
-    return [f"--{name} is not needed, and not used" for name in given]
+    said = [f"--{name} is not needed, and not used" for name in given]
+    said += [f"{flag} is taken for false, as TensorFlow has it since 1.0: only `true` is true" for flag in flags.odd]
+    said += [f"not used, as of no flag: {', '.join(flags.stray)}"] if flags.stray else []
+    return said
 
 
 def for_shell(text: str) -> str:
-    """A message of the library with this tool's flag for what it calls `tags`."""
-    return _TAGS.sub(lambda match: "--saved_model_tags" + ("=''" if match[1] else ""), text)
+    """A message of the library with this tool's flags for its arguments, and where the others are options."""
+    text = text.replace("initializer_nodes=", "--initializer_nodes=").replace("fetches=", "--output_node_names")
+    text = _TAGS.sub(lambda match: "--saved_model_tags" + ("=''" if match[1] else ""), text)
+    text = wording.for_shell(text)
+    own = {f"--{name}" for name in (*MODELS, *_TEXTS)}
+    others = [option for option in dict.fromkeys(_OPTION.findall(text)) if option not in own]
+    return f"{text}\n({', '.join(others)}: of `graph-restore freeze`, not of freeze_graph)" if others else text
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,7 +98,6 @@ def _parser() -> argparse.ArgumentParser:
         usage=f"freeze_graph ({models})\n" + " " * 9 + _USAGE_REST,
         description="Write a graph and its checkpoint as one GraphDef file in which variables are constants.",
         epilog=_EPILOG,
-        allow_abbrev=False,
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=34),
     )
     for name, (kind, text) in {**MODELS, **_TEXTS}.items():
@@ -89,9 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, list_name in _SPELLINGS.items():
         parser.add_argument(f"--{name}", dest=list_name, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     for name, (default, text) in _BOOLEANS.items():
-        parser.add_argument(
-            f"--{name}", metavar="BOOL", nargs="?", const=True, default=default, type=_boolean, help=text
-        )
+        parser.add_argument(f"--{name}", metavar="BOOL", nargs="?", const=True, default=default, help=text)
         parser.add_argument(f"--no{name}", dest=name, action="store_false", default=default, help=argparse.SUPPRESS)
     for name, value in NOT_NEEDED.items():
         parser.add_argument(f"--{name}", default=value, help=argparse.SUPPRESS)
@@ -99,7 +113,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _boolean(text: str) -> bool:
-    if text.lower() not in _TRUTH:
-        raise argparse.ArgumentTypeError(f"expected true or false, found {text!r}")
-    return _TRUTH[text.lower()]
+def _settle(flags: argparse.Namespace) -> list[str]:
+    """Make booleans of the words that were given for them; those flags whose word looks like something else."""
+    odd = []
+    for name in _BOOLEANS:
+        text = getattr(flags, name)
+        if isinstance(text, str):
+            setattr(flags, name, text.lower() == "true")
+            odd += [f"--{name}={text}"] if text.lower() not in ("true", *_FALSE) else []
+    return odd
