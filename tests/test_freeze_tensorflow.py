@@ -502,3 +502,42 @@ def test_layer_norms_that_tensorflow_computes_otherwise_are_named(
     frozen = gr.freeze(gr.restore(gr.load(tmp_path / "model.ckpt.meta")), "y")
     told = [note for note in frozen.notes if "TF_ENABLE_ONEDNN_OPTS=0" in note]
     assert [note.split(" (")[0] for note in told] == (["1 layer norm"] if named else [])
+
+
+@pytest.mark.parametrize("updated", [False, True])
+def test_handles_of_one_shared_name_are_one_variable(tmp_path: Path, updated: bool) -> None:
+    """As when TensorFlow 1 imports a model twice: a/w and b/w are of one resource, which is saved once."""
+    import tensorflow.compat.v1 as tf
+
+    with tf.Graph().as_default() as graph, tf.Session(graph=graph) as session:
+        handles = [
+            tf.raw_ops.VarHandleOp(dtype=tf.float32, shape=[2], shared_name="w", name=f"{scope}/w") for scope in "ab"
+        ]
+        x = tf.placeholder(tf.float32, [2], name="x")
+        first = tf.raw_ops.ReadVariableOp(resource=handles[0], dtype=tf.float32)
+        saved = tf.train.Saver.from_proto(_saver_of(tf, {"w": first}, handles[0]))
+        update = [tf.raw_ops.AssignVariableOp(resource=handles[0], value=first * 2.0)] if updated else []
+        with tf.control_dependencies(update):
+            second = tf.raw_ops.ReadVariableOp(resource=handles[1], dtype=tf.float32)
+        tf.multiply(x, second, name="y")
+        session.run(tf.raw_ops.AssignVariableOp(resource=handles[0], value=tf.constant([3.0, 5.0])))
+        saved.save(session, str(tmp_path / "model.ckpt"))
+        expected = session.run("y:0", {"x:0": [1.0, 1.0]})
+    frozen = gr.freeze(gr.restore(gr.load(tmp_path / "model.ckpt.meta")), "y")
+    (found,) = _run(frozen.graph.materialize(), ["y:0"], {"x:0": [1.0, 1.0]})
+    _expect_close(found, expected)
+
+
+def _saver_of(tf: Any, tensors: dict[str, Any], handle: Any) -> Any:
+    """The SaverDef of a saver made by hand, for a handle that is no tf.Variable."""
+    name = tf.placeholder_with_default("model", [], name="save/Const")
+    keys = tf.constant(list(tensors))
+    slices = tf.constant([""] * len(tensors))
+    save = tf.raw_ops.SaveV2(prefix=name, tensor_names=keys, shape_and_slices=slices, tensors=list(tensors.values()))
+    with tf.control_dependencies([save]):
+        path = tf.identity(name, name="save/control_dependency")
+    (value,) = tf.raw_ops.RestoreV2(prefix=name, tensor_names=keys, shape_and_slices=slices, dtypes=[tf.float32])
+    restore = tf.raw_ops.AssignVariableOp(resource=handle, value=value)
+    return tf.train.SaverDef(
+        filename_tensor_name=name.name, save_tensor_name=path.name, restore_op_name=restore.name, version=2
+    )

@@ -15,6 +15,7 @@ from graph_restore.dtypes import DataType
 from graph_restore.errors import UnsupportedFormatError
 from graph_restore.graph import Graph
 from graph_restore.names import parse_tensor_name
+from graph_restore.protos import NodeDef
 from graph_restore.transforms.draft import Draft, Tensor
 from graph_restore.transforms.returned import Returned, is_call
 from graph_restore.variables import Variable
@@ -44,6 +45,27 @@ class Aliases:
     tensors: dict[Tensor, str]
     accesses: list[Access]
     merged: dict[str, str]  # variable to a node whose reference may be of that variable or of another
+
+
+def share_handles(draft: Draft, variables: Iterable[Variable]) -> Draft:
+    """The draft, in which VarHandleOps that name one variable, by `shared_name`, pass on the handle of one of them: the
+    first with a value. A model that is imported twice by TensorFlow 1 has its variables so."""
+    sharing: dict[bytes, list[Variable]] = {}
+    for variable in variables:
+        if variable.kind == "resource" and (shared := draft.nodes[variable.name].attr["shared_name"].s):
+            sharing.setdefault(shared, []).append(variable)
+    for found in [found for found in sharing.values() if len(found) > 1]:
+        owner = next((variable for variable in found if variable.value is not None), found[0])
+        for variable in found:
+            if variable is not owner and _same_resource(draft.nodes[variable.name], draft.nodes[owner.name]):
+                node = NodeDef(name=variable.name, op="Identity", input=[owner.name])
+                node.attr["T"].type = DataType.DT_RESOURCE
+                draft.add(node)
+    return draft
+
+
+def _same_resource(one: Any, other: Any) -> bool:
+    return all(one.attr[key] == other.attr[key] for key in ("container", "dtype", "shape")) and not one.input
 
 
 def find_aliases(draft: Draft, variables: Iterable[Variable], values: Mapping[str, str] | None = None) -> Aliases:

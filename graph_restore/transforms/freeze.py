@@ -22,6 +22,7 @@ from graph_restore.errors import FreezeError
 from graph_restore.model import Model, require_model
 from graph_restore.names import tensor_name
 from graph_restore.storage.files import is_directory
+from graph_restore.transforms.aliases import share_handles
 from graph_restore.transforms.carried_updates import carry_updates
 from graph_restore.transforms.conditions import fold_conditions
 from graph_restore.transforms.constants import not_constant, set_constants, without_constants
@@ -80,7 +81,7 @@ def freeze(
     model = after_init_op(model, on_update == "initial")
     kept, graph = kept_variables(model, keep_variables), modern_functions(model.graph)
     chosen, fed = choose(model, fetches, feeds)
-    draft, targets = Draft(graph), resolve(graph, chosen)
+    draft, targets = share_handles(Draft(graph), others(model.variables, kept)), resolve(graph, chosen)
     sources = resolve(graph, _without_constants(fed, constants or {}, feeds is not None))
     targets = _outputs(draft, targets, model.variables) if fetches is not None else targets
     given = set_constants(draft, constants or {})
