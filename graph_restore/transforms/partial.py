@@ -37,6 +37,8 @@ def kept_variables(model: Model, selection: Selection) -> Variables:
 
 def others(variables: Variables, kept: Variables) -> Variables:
     """The variables that are to be frozen."""
+    if not len(kept):
+        return variables
     names = set(kept.names())
     return Variables(variable for variable in variables if variable.name not in names)
 
