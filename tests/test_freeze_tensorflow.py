@@ -541,3 +541,26 @@ def _saver_of(tf: Any, tensors: dict[str, Any], handle: Any) -> Any:
     return tf.train.SaverDef(
         filename_tensor_name=name.name, save_tensor_name=path.name, restore_op_name=restore.name, version=2
     )
+
+
+def test_a_variable_that_loading_makes_random_keeps_its_restored_value(tmp_path: Path) -> None:
+    import tensorflow.compat.v1 as tf
+
+    with tf.Graph().as_default() as graph, tf.Session(graph=graph) as session:
+        w = tf.get_variable("w", [2], initializer=tf.random_normal_initializer())
+        y = tf.identity(tf.placeholder(tf.float32, [2], name="x") * w, name="y")
+        session.run(tf.global_variables_initializer())
+        trained = session.run(w)
+        writer = tf.saved_model.Builder(str(tmp_path / "model"))
+        info = tf.saved_model.build_tensor_info
+        signature = tf.saved_model.build_signature_def(
+            {"x": info(graph.get_tensor_by_name("x:0"))}, {"y": info(y)}, "predict"
+        )
+        writer.add_meta_graph_and_variables(
+            session, ["serve"], {"serving_default": signature}, main_op=tf.global_variables_initializer()
+        )
+        writer.save()
+    frozen = gr.freeze(gr.restore(gr.load(tmp_path / "model")))
+    assert _run(frozen.graph.materialize(), ["y:0"], {"x:0": [1.0, 1.0]})[0].tolist() == trained.tolist()
+    (note,) = [note for note in frozen.notes if note.startswith("w has its restored value, but the init op")]
+    assert "w/Assign" in note and "not certain" in note

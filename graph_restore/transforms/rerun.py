@@ -87,8 +87,9 @@ def after_init_op(model: Model, keep_uncertain: bool = True, tell: bool = True) 
     """A restored SavedModel with the values that variables have once its init op has run; any other model as it is.
 
     Where such a value is not certain the variable keeps the restored one; without `keep_uncertain` it has none, and its
-    `authority` says why. What is no longer as restored, or should not be, is told by notes and, unless `tell` is False,
-    by a GraphRestoreWarning.
+    `authority` says why, unless its own initializer is what runs: no one trains what loading makes random again. What
+    is no longer as restored, or perhaps should not be, is told by notes and, unless `tell` is False, by a
+    GraphRestoreWarning.
     """
     if model.init_op is None or model.restoration is None or model.source.format not in _RUN_ON_LOADING:
         return model
@@ -98,11 +99,14 @@ def after_init_op(model: Model, keep_uncertain: bool = True, tell: bool = True) 
         return model
     values = _values_set(draft, model, updates)
     reasons = {name: _reason(model, nodes) for name, nodes in updates.items() if name not in values}
-    changed = [_updated(one, values.get(one.name), reasons.get(one.name), keep_uncertain) for one in model.variables]
     restored = {one.name for one in model.variables if one.value is not None}
+    kept = {
+        name for name in reasons if name in restored and (keep_uncertain or _only_initialised(model, updates, name))
+    }
+    dropped = {name: why for name, why in reasons.items() if name not in kept and not keep_uncertain}
+    changed = [_updated(one, values.get(one.name), dropped.get(one.name)) for one in model.variables]
     replaced = [name for name in values if name in restored]
-    notes = [f"{name} has its restored value, but {why}" for name, why in reasons.items() if name in restored]
-    notes = notes if keep_uncertain else []
+    notes = [f"{name} has its restored value, but {why}" for name, why in reasons.items() if name in kept]
     if replaced:
         notes.append(f"the init op {model.init_op}, which TensorFlow runs on loading, sets {', '.join(replaced)}")
     for note in notes if tell else ():
@@ -110,10 +114,14 @@ def after_init_op(model: Model, keep_uncertain: bool = True, tell: bool = True) 
     return replace(model, variables=Variables(changed), notes=(*model.notes, *notes))
 
 
-def _updated(variable: Variable, value: Any, reason: str | None, keep_uncertain: bool) -> Variable:
+def _only_initialised(model: Model, updates: dict[str, list[Any]], name: str) -> bool:
+    return [node.name for node in updates[name]] == [model.variables[name].initializer]
+
+
+def _updated(variable: Variable, value: Any, reason: str | None) -> Variable:
     if value is not None:
         return replace(variable, value=value, authority={**variable.authority, "value": "init op"})
-    if reason is None or keep_uncertain:
+    if reason is None:
         return variable
     return replace(variable, value=None, authority={**variable.authority, "value": reason})
 
