@@ -6,12 +6,14 @@ import functools
 import math
 import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from corpus import Case, Run, case, cases
+from google.protobuf import text_format
 
 import graph_restore as gr
 from graph_restore import protos
@@ -613,3 +615,26 @@ def test_an_ensemble_of_trees_is_refused() -> None:
     with pytest.raises(gr.FreezeError, match="trees .BoostedTrees.* holds what was trained") as caught:
         gr.freeze(gr.load(graph_def), "y", "x")
     assert list(caught.value.nodes) == ["trees"]
+
+
+def test_a_handle_without_shared_name_stays_as_it_is_in_the_model() -> None:
+    """As graphs have it that leave out attrs with their defaults; a NodeDef's map grows when it is indexed."""
+    graph_def = gr.load(case("resource_partitioned/tf1.4.1-v2").graph_pb).graph.materialize()
+    for node in graph_def.node:
+        if node.op == "VarHandleOp":
+            del node.attr["shared_name"], node.attr["container"]
+    model = gr.restore(gr.load(graph_def), case("resource_partitioned/tf1.4.1-v2").prefix)
+    before = model.graph.materialize().SerializeToString(deterministic=True)
+    gr.freeze(model, case("resource_partitioned/tf1.4.1-v2").oracle["runs"][0]["outputs"])
+    assert model.graph.materialize().SerializeToString(deterministic=True) == before
+
+
+@pytest.mark.parametrize("default", ["scale", "gone"])
+def test_a_default_that_leads_nowhere_is_no_default(default: str) -> None:
+    """A placeholder whose default is itself, or no node at all."""
+    text = """node { name: "scale" op: "PlaceholderWithDefault" input: "%s"
+                     attr { key: "dtype" value { type: DT_FLOAT } } attr { key: "shape" value { shape {} } } }
+              node { name: "y" op: "Identity" input: "scale" attr { key: "T" value { type: DT_FLOAT } } }"""
+    graph_def = text_format.Parse(text % default, protos.GraphDef())
+    frozen = gr.freeze(replace(gr.load(graph_def), fetches=("y:0",), feeds=("scale:0",)))
+    assert frozen.graph.node("scale").op == "Placeholder"

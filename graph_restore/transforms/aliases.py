@@ -52,8 +52,9 @@ def share_handles(draft: Draft, variables: Iterable[Variable]) -> Draft:
     first with a value. A model that is imported twice by TensorFlow 1 has its variables so."""
     sharing: dict[bytes, list[Variable]] = {}
     for variable in variables:
-        if variable.kind == "resource" and (shared := draft.nodes[variable.name].attr["shared_name"].s):
-            sharing.setdefault(shared, []).append(variable)
+        attrs = draft.nodes[variable.name].attr
+        if variable.kind == "resource" and "shared_name" in attrs and attrs["shared_name"].s:
+            sharing.setdefault(attrs["shared_name"].s, []).append(variable)
     for found in [found for found in sharing.values() if len(found) > 1]:
         owner = next((variable for variable in found if variable.value is not None), found[0])
         for variable in found:
@@ -65,7 +66,8 @@ def share_handles(draft: Draft, variables: Iterable[Variable]) -> Draft:
 
 
 def _same_resource(one: Any, other: Any) -> bool:
-    return all(one.attr[key] == other.attr[key] for key in ("container", "dtype", "shape")) and not one.input
+    # get, since to index the map of a NodeDef is to add to it
+    return all(one.attr.get(key) == other.attr.get(key) for key in ("container", "dtype", "shape")) and not one.input
 
 
 def find_aliases(draft: Draft, variables: Iterable[Variable], values: Mapping[str, str] | None = None) -> Aliases:

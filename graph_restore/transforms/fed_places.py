@@ -164,7 +164,7 @@ def hand_into_branch(draft: Draft, name: str, gates: Sequence[Gate]) -> None:
 def _led(draft: Draft, tensor: Tensor, gates: Sequence[Gate]) -> str:
     """A node that has the value of a tensor where the gates are open, and is dead elsewhere."""
     node = draft.nodes[tensor[0]]
-    number = node.attr["dtype"].type or node.attr["T"].list.type[tensor[1]]
+    number = node.attr["T"].list.type[tensor[1]] if node.op == "IdentityN" else node.attr["dtype"].type
     source = input_name(*tensor)
     for predicate, branch in gates:
         switch = NodeDef(name=draft.free_name(f"{tensor[0]}/Switch"), op="Switch", input=[source, predicate])

@@ -73,10 +73,15 @@ def cut_feeds(draft: Draft, feeds: Sequence[Tensor], fetches: Sequence[Tensor], 
 
 
 def _has_constant_default(draft: Draft, name: str) -> bool:
+    """Whether a node is a PlaceholderWithDefault whose default is a Const, perhaps behind Identities."""
     node = draft.nodes[name]
-    while node.op in ("PlaceholderWithDefault", "Identity") and len(node.input) == 1:
-        node = draft.nodes[node_of(node.input[0])]
-    return bool(draft.nodes[name].op == "PlaceholderWithDefault" and node.op == "Const")
+    if node.op != "PlaceholderWithDefault":
+        return False
+    for _ in range(len(draft.nodes)):
+        if node is None or node.op not in ("PlaceholderWithDefault", "Identity") or not node.input:
+            break
+        node = draft.nodes.get(node_of(node.input[0]))
+    return node is not None and node.op == "Const"
 
 
 def _waited_for_updates(draft: Draft, fed: set[str]) -> list[str]:

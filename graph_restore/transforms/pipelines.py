@@ -122,7 +122,9 @@ def _pipelines_given(draft: Draft, node: Any, reader: Any) -> Iterator[tuple[str
     kind = next(kind for kind in ("Queue", "Iterator", "Reader") if reader.op.startswith(kind))
     for source, _ in draft.data_inputs(node):
         found = draft.nodes.get(source)
-        while found is not None and found.op in _PASSING:
+        for _ in range(len(draft.nodes)):
+            if found is None or found.op not in _PASSING or not found.input:
+                break
             found = draft.nodes.get(node_of(found.input[0]))
         if found is not None and kind in found.op and (not draft.data_inputs(found) or found.op in _BY_NAME):
             yield str(found.name), str(found.op)

@@ -106,10 +106,10 @@ def outputs_of(signature: Any) -> list[str]:
 
 
 def still_valid(signatures: Mapping[str, Any], draft: Draft, before: Graph, graph: Graph) -> dict[str, Any]:
-    """The signatures that a graph made of `before` still serves; each other one is told by a note of the draft.
+    """The signatures that a graph made of `before` still serves.
 
-    A signature is left away when the graph lacks one of its tensors, or when an output needs a placeholder that it does
-    not feed and that was none: TensorFlow loads no SavedModel with such a one.
+    One is left away when the graph lacks one of its tensors, and, with a note of the draft, when an output needs a
+    placeholder that it does not feed and that was none: TensorFlow loads no SavedModel with such a one.
     """
     kept = {}
     for name, signature in signatures.items():
